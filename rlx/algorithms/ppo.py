@@ -1,0 +1,324 @@
+"""Proximal policy optimisation (Schulman et al. 2017, arXiv 1707.06347).
+
+Axes: T time, B environments, N = T * B rows, M rows of a minibatch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlx.core.config import require, require_finite, require_fraction, require_positive
+from rlx.core.learn import gradient_step, init_learner, minibatches
+from rlx.core.normalize import (
+    Moments,
+    RewardScaler,
+    init_moments,
+    init_reward_scaler,
+    normalize,
+    scale_reward,
+    update_moments,
+    update_reward_scaler,
+)
+from rlx.core.rollout import RolloutState, rollout, start_rollout
+from rlx.envs.host import Gymnasium
+from rlx.envs.vectorize import vectorize
+from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3
+from rlx.ops.returns import explained_variance, gae
+from rlx.types import Algorithm, Env, Key, Learner, Metrics, Network, PyTree, Transition
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Hyperparameters of PPO. One step collects `num_envs * num_steps` rows and learns from them."""
+
+    num_envs: int = 8  # environments side by side, B
+    num_steps: int = 128  # steps of each environment per update, T; 32 to 2048
+    num_epochs: int = 4  # passes over the rows per update; 1 to 20
+    num_minibatches: int = 4  # minibatches per pass; must divide num_envs * num_steps
+    discount: float = 0.99  # gamma; 0.9 to 0.999
+    trace: float = 0.95  # lambda of GAE, from 0 (one-step, biased) to 1 (Monte Carlo, noisy)
+    clip: float = 0.2  # half width of the probability ratio's range; 0.1 to 0.3
+    value_clip: float | None = None  # how far a value may move per update, in units of the return; None: freely
+    value_coef: float = 0.5  # weight of the value loss (half the squared error)
+    entropy_coef: float = 0.0  # weight of the entropy bonus, per nat; 0 to 0.02
+    target_kl: float | None = (
+        None  # stop the update's epochs once approx_kl exceeds it, in nats; 0.01 to 0.05; None: never
+    )
+    normalize_advantage: bool = True  # give each minibatch's advantages mean 0 and variance 1
+    normalize_observation: bool = False  # give observations mean 0 and variance 1 by running statistics
+    normalize_reward: bool = False  # divide rewards by the running deviation of the discounted return
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require_finite(self)
+        require_positive(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "clip")
+        require_fraction(self, "discount", "trace")
+        for name in ("value_coef", "entropy_coef"):
+            require(self, getattr(self, name) >= 0, "must not be negative", name)
+        for name in ("value_clip", "target_kl"):
+            require(self, getattr(self, name) is None or getattr(self, name) > 0, "must be above 0 or None", name)
+        divides = (self.num_envs * self.num_steps) % self.num_minibatches == 0
+        require(
+            self,
+            divides,
+            "num_minibatches must divide num_envs * num_steps",
+            "num_envs",
+            "num_steps",
+            "num_minibatches",
+        )
+        many = self.num_envs * self.num_steps // self.num_minibatches > 1 or not self.normalize_advantage
+        require(
+            self, many, "advantages of a single row cannot be normalised", "num_envs", "num_steps", "num_minibatches"
+        )
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps that one algorithm step takes."""
+        return self.num_envs * self.num_steps
+
+
+class PPOState(NamedTuple):
+    """Everything that changes.
+
+    Attributes:
+        key: the PRNG key.
+        learner: actor's and critic's parameters, and the optimiser's state.
+        rollout: where the environments stand.
+        observation_moments: running statistics of observations, or None.
+        reward_scaler: running scale of returns, or None.
+    """
+
+    key: Key
+    learner: Learner
+    rollout: RolloutState
+    observation_moments: Moments | None
+    reward_scaler: RewardScaler | None
+
+
+class PPOBatch(NamedTuple):
+    """Rows to learn from, `[M, ...]`; what a policy network said of them is from before the update.
+
+    Attributes:
+        observation: `[M, ...]` as the network takes it.
+        action: `[M, ...]` as the policy drew it.
+        log_prob: `[M]` log pi_old(a|s).
+        value: `[M]` V_old(s).
+        advantage: `[M]`.
+        target: `[M]` what V(s) should be.
+    """
+
+    observation: PyTree
+    action: jax.Array
+    log_prob: jax.Array
+    value: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+
+
+def ppo_loss(
+    params: PyTree,
+    apply: Callable,
+    batch: PPOBatch,
+    clip: float,
+    value_clip: float | None,
+    value_coef: float,
+    entropy_coef: float,
+) -> tuple[jax.Array, Metrics]:
+    """Clipped surrogate, value error and entropy bonus (arXiv 1707.06347, eq. 9, as a loss).
+
+        loss = mean(L_clip) + value_coef * mean(L_value) - entropy_coef * mean(entropy)
+
+    Args:
+        params: of the network, the argument that learns.
+        apply: `(params, observation) -> (distribution, value)`.
+        batch: `[M, ...]` rows.
+        clip: half width of the ratio's range.
+        value_clip: how far a value may move from `batch.value`, or None.
+        value_coef: weight of the value loss.
+        entropy_coef: weight of the entropy.
+
+    Returns:
+        The scalar loss, and the metrics policy_loss, value_loss, entropy, approx_kl (nats) and clip_fraction.
+    """
+    distribution, value = apply(params, batch.observation)
+    log_prob = distribution.log_prob(batch.action)
+    policy_loss = jnp.mean(clipped_surrogate(log_prob, batch.log_prob, batch.advantage, clip))
+    bound = jnp.inf if value_clip is None else value_clip
+    value_loss = jnp.mean(clipped_value_loss(value, batch.value, batch.target, bound))
+    entropy = jnp.mean(distribution.entropy())
+    log_prob = jax.lax.stop_gradient(log_prob)
+    metrics = {
+        "policy_loss": policy_loss,
+        "value_loss": value_loss,
+        "entropy": entropy,
+        "approx_kl": jnp.mean(k3(log_prob, batch.log_prob)),
+        "clip_fraction": jnp.mean(jnp.abs(jnp.expm1(log_prob - batch.log_prob)) > clip),
+    }
+    return policy_loss + value_coef * value_loss - entropy_coef * entropy, metrics
+
+
+def ppo(
+    env: Env | Gymnasium,
+    network: Network,
+    optimizer: optax.GradientTransformation,
+    config: PPOConfig = PPOConfig(),
+) -> Algorithm:
+    """Make PPO for an environment.
+
+    Exploration comes from the policy's own entropy. It is on-policy: rows are used for one update and dropped.
+
+    Args:
+        env: a JAX environment, or `rlx.envs.gymnasium(...)`, which makes a host algorithm.
+        network: `apply` gives `(distribution, value)`; `rlx.nets.ActorCritic` is one.
+        optimizer: optax's, with learning rate, clipping and annealing; it takes
+            `num_epochs * num_minibatches` steps an update.
+        config: hyperparameters.
+
+    Raises:
+        ValueError: a space that is not supported, a network with mutable collections.
+    """
+    envs = vectorize(env, config.num_envs)
+
+    def observe(state: PPOState, observation: PyTree) -> PyTree:
+        return observed(state.observation_moments, observation)
+
+    def init(key: Key) -> PPOState:
+        key, network_key, env_key = jax.random.split(key, 3)
+        rollout_state = start_rollout(envs, env_key)
+        moments = reward_scaler = None
+        if config.normalize_observation:
+            observation = rollout_state.observation
+            moments = update_moments(init_moments(observation.shape[1:]), observation)
+        if config.normalize_reward:
+            reward_scaler = init_reward_scaler(config.num_envs)
+        params = network.init(network_key, observed(moments, rollout_state.observation))
+        return PPOState(key, init_learner(params, optimizer), rollout_state, moments, reward_scaler)
+
+    def policy(actor: tuple, key: Key | None, observation: PyTree) -> jax.Array:
+        params, moments = actor
+        distribution, _ = network.apply(params, observed(moments, observation))
+        return distribution.mode() if key is None else distribution.sample(key)
+
+    def act(state: PPOState, key: Key | None, observation: PyTree) -> jax.Array:
+        return policy((state.learner.params, state.observation_moments), key, observation)
+
+    def learn(state: PPOState, transitions: Transition, key: Key) -> tuple[PPOState, Metrics]:
+        return ppo_learn(state, transitions, key, network.apply, optimizer, config)
+
+    if envs.host:
+        learn = jax.jit(learn, donate_argnums=0)
+
+    def step(state: PPOState) -> tuple[PPOState, Metrics]:
+        key, rollout_key, learn_key = jax.random.split(state.key, 3)
+        actor = (state.learner.params, state.observation_moments)
+        rollout_state, transitions, episodes = rollout(
+            envs, policy, actor, state.rollout, rollout_key, config.num_steps
+        )
+        state, metrics = learn(state._replace(key=key, rollout=rollout_state), transitions, learn_key)
+        return state, metrics | episodes
+
+    return Algorithm(init, step, act, envs.host)
+
+
+def observed(moments: Moments | None, observation: PyTree) -> PyTree:
+    """Bring raw observations to what the network takes."""
+    return observation if moments is None else normalize(moments, observation)
+
+
+def ppo_learn(
+    state: PPOState,
+    transitions: Transition,
+    key: Key,
+    apply: Callable,
+    optimizer: optax.GradientTransformation,
+    config: PPOConfig,
+) -> tuple[PPOState, Metrics]:
+    """Learn from one rollout `[T, B, ...]`: advantages, then epochs of minibatches, then the running statistics."""
+    reward, reward_scaler = transitions.reward, state.reward_scaler
+    if reward_scaler is not None:
+        done = transitions.terminated | transitions.truncated
+        reward_scaler = update_reward_scaler(reward_scaler, reward, done, config.discount)
+        reward = scale_reward(reward_scaler, reward)
+
+    batch = make_batch(
+        state.learner.params,
+        apply,
+        transitions._replace(
+            observation=observed(state.observation_moments, transitions.observation),
+            next_observation=observed(state.observation_moments, transitions.next_observation),
+            reward=reward,
+        ),
+        config.discount,
+        config.trace,
+    )
+    explained = explained_variance(batch.value, batch.target)
+    learner, metrics = fit_batch(state.learner, batch, key, apply, optimizer, config)
+
+    moments = state.observation_moments
+    if moments is not None:  # for the next rollout: within one update the policy must see what it saw when it acted
+        moments = update_moments(moments, transitions.observation)
+    state = state._replace(learner=learner, observation_moments=moments, reward_scaler=reward_scaler)
+    return state, metrics | {"explained_variance": explained}
+
+
+def make_batch(params: PyTree, apply: Callable, transitions: Transition, discount: float, trace: float) -> PPOBatch:
+    """Turn a rollout `[T, B, ...]` into rows `[N, ...]` with log-probabilities, values, advantages and targets.
+
+    The network sees the whole rollout at once, which is faster than asking it at every step of the rollout.
+    """
+    distribution, value = apply(params, transitions.observation)
+    _, last_value = apply(params, jax.tree.map(lambda x: x[-1:], transitions.next_observation))
+    # A row's successor is the next row, but where an episode was cut off. Few rollouts have one: only then pay.
+    next_value = jax.lax.cond(
+        jnp.any(transitions.truncated),
+        lambda: apply(params, transitions.next_observation)[1],
+        lambda: jnp.concatenate([value[1:], last_value]),
+    )
+    advantage = gae(
+        transitions.reward, value, next_value, transitions.terminated, transitions.truncated, discount, trace
+    )
+    batch = PPOBatch(
+        transitions.observation,
+        transitions.action,
+        distribution.log_prob(transitions.action),
+        value,
+        advantage,
+        advantage + value,
+    )
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
+
+
+def fit_batch(
+    learner: Learner,
+    batch: PPOBatch,
+    key: Key,
+    apply: Callable,
+    optimizer: optax.GradientTransformation,
+    config: PPOConfig,
+) -> tuple[Learner, Metrics]:
+    """Take `num_epochs * num_minibatches` gradient steps on rows `[N, ...]`; metrics are means over the steps."""
+
+    def one(carry: tuple[Learner, jax.Array], rows: jax.Array) -> tuple[tuple[Learner, jax.Array], Metrics]:
+        learner, stopped = carry
+        minibatch = jax.tree.map(lambda x: x[rows], batch)
+        if config.normalize_advantage:
+            advantage = minibatch.advantage
+            advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
+            minibatch = minibatch._replace(advantage=advantage)
+        weights = (config.clip, config.value_clip, config.value_coef, config.entropy_coef)
+        updated, metrics = gradient_step(ppo_loss, optimizer, learner, apply, minibatch, *weights)
+        if config.target_kl is None:
+            return (updated, stopped), metrics
+        stopped |= metrics["approx_kl"] > config.target_kl
+        learner = jax.tree.map(lambda old, new: jnp.where(stopped, old, new), learner, updated)
+        return (learner, stopped), metrics
+
+    rows = minibatches(key, batch.value.shape[0], config.num_epochs, config.num_minibatches)
+    (learner, _), metrics = jax.lax.scan(one, (learner, jnp.zeros((), bool)), rows)
+    return learner, jax.tree.map(jnp.mean, metrics)

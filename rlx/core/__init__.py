@@ -1,0 +1,1 @@
+"""What every algorithm shares: rollouts, learning, normalisation, drivers, evaluation, checkpoints."""

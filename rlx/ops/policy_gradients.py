@@ -1,0 +1,67 @@
+"""Losses that move a policy, and the critic beside it: per element, the caller takes the (masked) mean."""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+
+def clipped_surrogate(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
+    """PPO's clipped surrogate as a loss (Schulman et al. 2017, arXiv 1707.06347, eq. 7, negated).
+
+        ratio = exp(log pi(a|s) - log pi_old(a|s))
+        loss  = -min(ratio * A, clip(ratio, 1 - clip, 1 + clip) * A)
+
+    The minimum makes it pessimistic: moving the ratio beyond the range gains nothing, moving it back is never stopped.
+
+    Args:
+        log_prob: `[...]` log pi(a|s) of the policy that learns.
+        old_log_prob: `[...]` log pi_old(a|s) of the policy that acted.
+        advantage: `[...]` A(s, a).
+        clip: half width of the ratio's range, above 0; 0.1 to 0.3 is usual.
+
+    Returns:
+        `[...]` loss, with gradients through `log_prob` alone.
+    """
+    chex.assert_equal_shape([log_prob, old_log_prob, advantage])
+    old_log_prob, advantage = jax.lax.stop_gradient((old_log_prob, advantage))
+    ratio = jnp.exp(log_prob - old_log_prob)
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1.0 - clip, 1.0 + clip) * advantage)
+
+
+def clipped_value_loss(value: jax.Array, old_value: jax.Array, target: jax.Array, clip: float) -> jax.Array:
+    """Half squared error of a critic that may not move far at once (baselines' PPO; Engstrom et al. 2020, sec. 3).
+
+        loss = 1/2 max((V - target)^2, (V_old + clip(V - V_old, -clip, clip) - target)^2)
+
+    Args:
+        value: `[...]` V(s) of the critic that learns.
+        old_value: `[...]` V(s) from before the update.
+        target: `[...]` what V(s) should be.
+        clip: how far V may move from V_old, in units of the (normalised) return.
+
+    Returns:
+        `[...]` loss, with gradients through `value` alone.
+    """
+    chex.assert_equal_shape([value, old_value, target])
+    old_value, target = jax.lax.stop_gradient((old_value, target))
+    clipped = old_value + jnp.clip(value - old_value, -clip, clip)
+    return 0.5 * jnp.maximum(jnp.square(value - target), jnp.square(clipped - target))
+
+
+def k3(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
+    """Schulman's k3 estimate of KL(pi_old || pi) from samples of pi_old: never negative, unbiased, low variance.
+
+        k3 = ratio - 1 - log ratio,  ratio = pi(a|s) / pi_old(a|s)     (joschu.net/blog/kl-approx.html)
+
+    A measurement for logs and early stopping, not a loss.
+
+    Args:
+        log_prob: `[...]` log pi(a|s).
+        old_log_prob: `[...]` log pi_old(a|s), a drawn from pi_old.
+
+    Returns:
+        `[...]` nats; its mean estimates the KL divergence.
+    """
+    chex.assert_equal_shape([log_prob, old_log_prob])
+    log_ratio = log_prob - old_log_prob
+    return jnp.expm1(log_ratio) - log_ratio

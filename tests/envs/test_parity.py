@@ -1,0 +1,210 @@
+"""Our CartPole and Pendulum beside gymnasium's: 10,000 steps of random actions, each from gymnasium's own state."""
+
+from typing import NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx.envs.cartpole import CartPole
+from rlx.envs.cartpole import State as CartPoleState
+from rlx.envs.pendulum import Pendulum
+from rlx.envs.pendulum import State as PendulumState
+from rlx.types import Step
+
+STEPS = 10_000
+ENVS = pytest.mark.parametrize(
+    ("env", "name"), [(CartPole(), "CartPole-v1"), (Pendulum(), "Pendulum-v1")], ids=["cartpole", "pendulum"]
+)
+
+
+def reference(name, **kwargs):
+    """A gymnasium environment with its time limit and no checker (it would refuse torques beyond the bounds)."""
+    env = gymnasium.make(name, disable_env_checker=True, **kwargs)
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    return env
+
+
+def draw(env):
+    """A random action; torques go beyond the bounds by half, as clipping is the environment's."""
+    action = env.action_space.sample()
+    return action if np.isscalar(action) else 1.5 * action
+
+
+class Record(NamedTuple):
+    """STEPS rows of gymnasium's."""
+
+    state: list[np.ndarray]  # float64, its raw state before the step
+    time: list[int]
+    action: list[np.ndarray]
+    observation: list[np.ndarray]  # after the step
+    reward: list[float]
+    terminated: list[bool]
+    truncated: list[bool]
+
+
+def record(env) -> Record:
+    rows, time = [], 0
+    for _ in range(STEPS):
+        state, action = np.array(env.unwrapped.state), draw(env)
+        observation, reward, terminated, truncated, _ = env.step(action)
+        rows.append((state, time, action, observation, reward, terminated, truncated))
+        time += 1
+        if terminated or truncated:
+            env.reset()
+            time = 0
+    return Record(*zip(*rows, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("env", "state", "name"),
+    [
+        (CartPole(), CartPoleState, "CartPole-v1"),
+        (CartPole(max_steps=20), CartPoleState, "CartPole-v1"),  # the random policy never comes to 500
+        (Pendulum(), PendulumState, "Pendulum-v1"),
+    ],
+    ids=["cartpole", "cartpole-20", "pendulum"],
+)
+def test_steps_equal_gymnasium(env, state, name):
+    theirs = record(reference(name, max_episode_steps=env.max_steps))
+    raw = np.stack(theirs.state)  # [STEPS, fields]
+    if isinstance(env, Pendulum):  # gymnasium's angle comes to 43 rad, where one float32 digit moves the reward by 2e-5
+        raw[:, 0] = (raw[:, 0] + np.pi) % (2 * np.pi) - np.pi
+    states = state(*jnp.asarray(raw.T, jnp.float32), jnp.array(theirs.time))
+    ours = jax.jit(jax.vmap(env.step, (None, 0, 0)))(jax.random.key(0), states, jnp.array(theirs.action))
+
+    np.testing.assert_allclose(ours.observation, theirs.observation, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ours.reward, theirs.reward, rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(ours.terminated, theirs.terminated)
+    np.testing.assert_array_equal(ours.truncated, theirs.truncated)
+    np.testing.assert_array_equal(ours.state.time, np.array(theirs.time) + 1)
+
+    # what the comparison has to have met
+    if isinstance(env, CartPole):
+        assert sum(theirs.terminated) > 100
+        assert any(theirs.action)
+        assert not all(theirs.action)
+    else:
+        assert np.abs(theirs.action).max() > env.max_torque
+        assert np.abs(raw[:, 0]).max() > 3.1
+    if env != CartPole():
+        assert any(theirs.truncated)
+    if env == CartPole(max_steps=20):
+        assert np.any(np.logical_and(theirs.terminated, theirs.truncated))
+
+
+def test_cartpole_running_free_stays_near_gymnasium():
+    """Over 200 steps of the same pushes. An unsteered pole falls as e^(4 t / s), and so does a rounding error grow."""
+    theirs, env = reference("CartPole-v1"), CartPole()
+    state = CartPoleState(*jnp.asarray(theirs.unwrapped.state, jnp.float32), jnp.int32(0))
+    actions, observations = [], []
+    for _ in range(200):
+        position, velocity, angle, angular_velocity = theirs.unwrapped.state
+        actions.append(int(angle + angular_velocity + 0.1 * position + 0.2 * velocity > 0))
+        observation, _, terminated, _, _ = theirs.step(actions[-1])
+        assert not terminated
+        observations.append(observation)
+
+    def step(state, action):
+        step = env.step(jax.random.key(0), state, action)
+        return step.state, step
+
+    _, ours = jax.lax.scan(step, state, jnp.array(actions))
+    drift = np.abs(ours.observation - np.array(observations)).max(1)
+    assert np.all(drift < 3e-7 * np.exp(4 * env.time_step * np.arange(1, 201)))
+    assert drift[:50].max() < 1e-5
+    assert not jnp.any(ours.terminated | ours.truncated)
+
+
+def test_pendulum_angle_is_taken_modulo_a_turn():
+    angle = jnp.linspace(-3.0, 3.0, 13)  # rad
+    step = jax.vmap(lambda angle: Pendulum().step(jax.random.key(0), PendulumState(angle, 1.0, 0), jnp.ones(1)))
+    for turns in (-5, 1, 5):
+        here, there = step(angle), step(angle + 2 * jnp.pi * turns)
+        np.testing.assert_allclose(there.observation, here.observation, atol=1e-5)
+        np.testing.assert_allclose(there.reward, here.reward, atol=5e-5)
+
+
+@ENVS
+def test_spaces_equal_gymnasiums(env, name):
+    assert env.observation_space == reference(name).observation_space
+    assert env.action_space == reference(name).action_space
+
+
+@ENVS
+def test_resets_are_spread_as_gymnasiums(env, name):
+    state, observation = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 4096))
+    high = np.array([np.pi, 1.0] if isinstance(env, Pendulum) else [0.05] * 4)
+    raw = np.stack(state[:-1], 1)  # [4096, fields]
+    assert np.all(np.abs(raw) <= high)
+    np.testing.assert_allclose(raw.mean(0), 0, atol=0.05 * high.max())  # 3 standard errors: 0.027 high
+    np.testing.assert_allclose(raw.std(0), high / np.sqrt(3), rtol=0.05)
+    assert len(np.unique(raw[:, 0])) > 4000
+    assert not np.any(np.triu(np.abs(np.corrcoef(raw.T)), 1) > 0.1)
+    np.testing.assert_array_equal(state.time, 0)
+
+    theirs = reference(name)
+    theirs.unwrapped.state = raw[0]
+    expected = raw[0] if isinstance(env, CartPole) else theirs.unwrapped._get_obs()
+    np.testing.assert_allclose(observation[0], expected, atol=1e-6)
+
+
+@ENVS
+def test_rollout_stays_in_the_space_and_types_hold(env, name):
+    key = jax.random.key(0)
+    action = jnp.asarray(env.action_space.sample())
+    state, observation = jax.eval_shape(env.reset, key)
+    step = jax.eval_shape(env.step, key, state, action)
+    assert step.state == state
+    assert step.observation == observation
+    assert observation.shape == env.observation_space.shape
+    assert observation.dtype == env.observation_space.dtype
+    scalar = jax.ShapeDtypeStruct((), jnp.float32)
+    flag = jax.ShapeDtypeStruct((), bool)
+    assert step == Step(state, observation, scalar, flag, flag, {})
+
+    def act(state, key):
+        drawn = jax.random.randint(key, action.shape, 0, 2) if action.ndim == 0 else jax.random.normal(key, (1,))
+        step = env.step(key, state, drawn)
+        return step.state, step
+
+    _, steps = jax.lax.scan(act, env.reset(key)[0], jax.random.split(key, 30))
+    end = np.argmax(steps.terminated) + 1 if steps.terminated.any() else 30  # what comes after is nobody's
+    assert all(env.observation_space.contains(np.array(row)) for row in steps.observation[:end])
+
+
+@ENVS
+def test_eager_reset_returns_no_buffer_twice(env, name):
+    leaves = jax.tree.leaves(env.reset(jax.random.key(0)))
+    assert len({leaf.unsafe_buffer_pointer() for leaf in leaves}) == len(leaves)
+
+
+@pytest.mark.parametrize("make", [CartPole, Pendulum])
+def test_constants_are_traced_batched_and_differentiated(make):
+    key = jax.random.key(0)
+
+    def last(env):
+        """Sum of the observation after 10 steps of the same action."""
+        action = jnp.ones(env.action_space.shape)
+
+        def step(state, _):
+            step = env.step(key, state, action)
+            return step.state, step.observation
+
+        return jax.lax.scan(step, env.reset(key)[0], length=10)[1][-1].sum()
+
+    lengths = jnp.array([0.25, 0.5, 1.0])
+    batched = jax.vmap(lambda length: last(make(length=length)))(lengths)
+    np.testing.assert_allclose(batched, [last(make(length=float(length))) for length in lengths], rtol=1e-4)
+    assert len(np.unique(batched)) == 3
+    np.testing.assert_allclose(jax.jit(last)(make()), last(make()), rtol=1e-4)  # the environment as an argument
+
+    slopes = jax.grad(last)(make(length=0.5))  # with respect to each constant
+    assert np.all(np.isfinite(jax.tree.leaves(slopes)))
+    assert np.all(np.array(jax.tree.leaves(slopes)) != 0)
+    step = 1e-2
+    difference = (last(make(length=0.5 + step)) - last(make(length=0.5 - step))) / (2 * step)
+    np.testing.assert_allclose(slopes.length, difference, rtol=2e-2)

@@ -110,7 +110,7 @@ def _plain(state: PyTree) -> PyTree:
 
 
 def _typed(like: jax.Array, leaf: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+    return jax.random.wrap_key_data(leaf) if _is_key(like) else leaf
 
 
 def _is_key(leaf: jax.Array) -> bool:

@@ -39,7 +39,7 @@ def gradient_step(
     (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(learner.params, *args)
     updates, opt_state = optimizer.update(gradients, learner.opt_state, learner.params)
     params = optax.apply_updates(learner.params, updates)
-    return Learner(params, opt_state), metrics | {"loss": value, "gradient_norm": optax.global_norm(gradients)}
+    return Learner(params, opt_state), metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradients)}
 
 
 def minibatches(key: Key, num_rows: int, num_epochs: int, num_minibatches: int) -> jax.Array:

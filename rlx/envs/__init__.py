@@ -22,7 +22,7 @@ def make(env_id: str) -> Env | Gymnasium:
     if env_id in JAX_ENVS:
         return JAX_ENVS[env_id]()
     if ":" not in env_id and env_id not in _gymnasium.registry:
-        raise ValueError(unknown("environment", env_id, [*JAX_ENVS, *_gymnasium.registry]))
+        raise ValueError(unknown("environment", env_id, {*JAX_ENVS, *_gymnasium.registry}))
     return gymnasium(env_id)
 
 

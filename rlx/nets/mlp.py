@@ -1,5 +1,6 @@
 """A multilayer perceptron whose parameters cost one random draw."""
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -20,7 +21,7 @@ def unit_columns(key: jax.Array, sizes: Sequence[int], gains: Sequence[float]) -
     Returns:
         `{"0": {"kernel": [in, out], "bias": [out]}, "1": ...}`.
     """
-    shapes = list(zip(sizes[:-1], sizes[1:], strict=True))
+    shapes = list(itertools.pairwise(sizes))
     noise = jax.random.normal(key, (sum(math.prod(shape) for shape in shapes),))
     layers, start = {}, 0
     for index, (shape, gain) in enumerate(zip(shapes, gains, strict=True)):

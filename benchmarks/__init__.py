@@ -1,0 +1,1 @@
+"""Speed and learning benchmarks: rlx beside its peers, in fresh processes on one core."""

@@ -1,0 +1,187 @@
+"""What a run is: the dataclasses behind the flags, the presets, and the one table from names to functions."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import gymnasium as gym
+import optax
+
+import rlx
+from rlx.core.config import require, require_finite, require_positive
+from rlx.envs.host import Gymnasium, unknown
+from rlx.types import Algorithm, Env
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What to run and where to put it."""
+
+    seeds: int = 1  # how many seeds to train at once
+    seed: int = 0  # the first of them; the others count up from it
+    steps: int = 100_000  # environment steps per seed; never exceeded
+    out: Path | None = None  # run folder; default: runs/ALGORITHM-ENV-TIME
+    gymnasium: bool = False  # train in gymnasium's own environment, also where rlx has a JAX one
+    log_every: int | None = None  # updates per line of metrics.jsonl; default: about 100 lines a run
+    checkpoint_seconds: float = 15.0  # time between two checkpoints, s
+    keep_checkpoints: int = 3  # how many of the last ones to keep
+    progress: bool = True  # show the progress bar
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require_positive(self, "seeds", "steps", "keep_checkpoints")
+        require(self, 0 <= self.seed < 2**31, "must be from 0 to 2**31 - 1", "seed")
+        require(self, self.log_every is None or self.log_every > 0, "must be above 0", "log_every")
+        require(self, self.checkpoint_seconds >= 0, "must not be negative", "checkpoint_seconds")
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam behind a clip of the gradient's global norm."""
+
+    learning_rate: float = 3e-4  # Adam's step size; 1e-4 to 3e-3
+    anneal: bool = True  # bring the learning rate down to 0 in a straight line over the run
+    max_grad_norm: float | None = 0.5  # scale gradients down to this global norm; None: leave them
+    eps: float = 1e-5  # added to Adam's denominator
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require_finite(self)
+        require_positive(self, "learning_rate", "eps")
+        require(self, self.max_grad_norm is None or self.max_grad_norm > 0, "must be above 0 or None", "max_grad_norm")
+
+    def build(self, num_steps: int) -> optax.GradientTransformation:
+        """Make the optimiser for a run of `num_steps` gradient steps."""
+        rate = optax.linear_schedule(self.learning_rate, 0.0, num_steps) if self.anneal else self.learning_rate
+        clip = optax.identity() if self.max_grad_norm is None else optax.clip_by_global_norm(self.max_grad_norm)
+        return optax.chain(clip, optax.adam(rate, eps=self.eps))
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Multilayer perceptrons, one for the actor and one for the critic."""
+
+    hidden: tuple[int, ...] = (64, 64)  # widths of the hidden layers
+    activation: Literal["tanh", "relu", "gelu", "silu"] = "tanh"  # between the layers
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require(self, all(width > 0 for width in self.hidden), "widths must be above 0", "hidden")
+
+
+class Entry(NamedTuple):
+    """How the command line makes an algorithm.
+
+    Attributes:
+        config: its dataclass, with the property `env_steps`, environment steps per algorithm step.
+        build: `(env, network config, optimizer config, config, updates) -> Algorithm`.
+    """
+
+    config: type
+    build: Callable[..., Algorithm]
+
+
+def build_ppo(
+    env: Env | Gymnasium, network: NetworkConfig, optimizer: OptimizerConfig, config: rlx.PPOConfig, updates: int
+) -> Algorithm:
+    """Make PPO with an MLP actor-critic."""
+    require_vector(env.observation_space)
+    actor_critic = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), network.hidden, network.activation)
+    return rlx.ppo(env, actor_critic, optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
+
+
+def require_vector(space: gym.Space) -> None:
+    """Raise a ValueError unless observations are vectors."""
+    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
+        raise ValueError(f"observation space {space} is not supported: use a one-dimensional Box")
+
+
+ALGORITHMS = {"ppo": Entry(rlx.PPOConfig, build_ppo)}
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A whole run as data: what config.json holds."""
+
+    algorithm: str
+    env: str
+    run: RunOptions
+    config: Any
+    optimizer: OptimizerConfig
+    network: NetworkConfig
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seeds of the run."""
+        return list(range(self.run.seed, self.run.seed + self.run.seeds))
+
+    @property
+    def updates(self) -> int:
+        """Algorithm steps of the run."""
+        return self.run.steps // self.config.env_steps
+
+    def make_env(self) -> Env | Gymnasium:
+        """Make the environment to train in."""
+        return rlx.envs.gymnasium(self.env) if self.run.gymnasium else rlx.make(self.env)
+
+    def build(self, env: Env | Gymnasium) -> Algorithm:
+        """Make the algorithm.
+
+        Raises:
+            ValueError: something about the run cannot work.
+        """
+        if not self.updates:
+            raise ValueError(
+                f"steps={self.run.steps} is less than one update, {self.config.env_steps} environment steps"
+            )
+        return ALGORITHMS[self.algorithm].build(env, self.network, self.optimizer, self.config, self.updates)
+
+    def to_json(self) -> dict[str, Any]:
+        """Give the run as JSON values."""
+        return {**dataclasses.asdict(self), "run": {**dataclasses.asdict(self.run), "out": str(self.run.out)}}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Spec:
+        """Read what `to_json` gave.
+
+        Raises:
+            ValueError, KeyError, TypeError: it is something else.
+        """
+        network = {**data["network"], "hidden": tuple(data["network"]["hidden"])}
+        return cls(
+            data["algorithm"],
+            data["env"],
+            RunOptions(**{**data["run"], "out": Path(data["run"]["out"])}),
+            ALGORITHMS[data["algorithm"]].config(**data["config"]),
+            OptimizerConfig(**data["optimizer"]),
+            NetworkConfig(**network),
+        )
+
+
+def preset(algorithm: str, env: str) -> Spec:
+    """Give the run that `rlx train ALGORITHM ENV` does without flags: tuned values where there are any.
+
+    Raises:
+        ValueError: an unknown algorithm or environment; the nearest names are offered.
+    """
+    if algorithm not in ALGORITHMS:
+        raise ValueError(unknown("algorithm", algorithm, ALGORITHMS) + f" (there are: {', '.join(ALGORITHMS)})")
+    rlx.make(env)
+    values = tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text()).get(algorithm, {}).get(env, {})
+
+    def fill(kind: type) -> Any:
+        names = {field.name for field in dataclasses.fields(kind)} & values.keys()
+        return kind(**{name: tuple(v) if isinstance(v := values.pop(name), list) else v for name in names})
+
+    spec = Spec(
+        algorithm, env, fill(RunOptions), fill(ALGORITHMS[algorithm].config), fill(OptimizerConfig), fill(NetworkConfig)
+    )
+    if values:
+        raise ValueError(f"presets.toml: {algorithm}.{env} has no field {', '.join(values)}")
+    return spec

@@ -1,0 +1,101 @@
+"""Shapes over any leading axes, initialisation to the number, and which head takes which space."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from rlx.nets import MLP, ActorCritic, CategoricalHead, NormalHead, policy_head
+from rlx.nets.mlp import ACTIVATIONS, unit_columns
+
+KEY = jax.random.key(0)
+BOX = spaces.Box(-1, 1, (2,))
+
+
+def count(jaxpr, primitive):
+    """How often a primitive occurs in a jaxpr and all inside it."""
+    inner = [value.jaxpr for eqn in jaxpr.eqns for value in eqn.params.values() if hasattr(value, "jaxpr")]
+    return sum(eqn.primitive.name == primitive for eqn in jaxpr.eqns) + sum(count(each, primitive) for each in inner)
+
+
+@pytest.mark.parametrize("leading", [(), (5,), (3, 5)])
+@pytest.mark.parametrize("head", [CategoricalHead(3), NormalHead(2)])
+def test_shapes_over_any_leading_axes(head, leading):
+    network, observation = ActorCritic(head, (8,)), jax.random.normal(KEY, (*leading, 4))
+    params = network.init(KEY, jnp.zeros(4))
+    distribution, value = network.apply(params, observation)
+    assert value.shape == leading
+    assert distribution.log_prob(distribution.sample(KEY)).shape == leading
+    assert distribution.mode().shape == (*leading, *(() if isinstance(head, CategoricalHead) else (2,)))
+    if leading:
+        one, _ = network.apply(params, observation[-1])
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y[-1] if y.ndim > x.ndim else y, rtol=1e-4, atol=1e-7), one, distribution)
+
+
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_mlp_equals_numpy(activation):
+    network, x = MLP((5, 7), 3, activation, gain=2.0), jax.random.normal(KEY, (4, 6))
+    params = network.init(KEY, x)
+    layers = params["params"]["layers"]
+    assert [layers[str(i)]["kernel"].shape for i in range(3)] == [(6, 5), (5, 7), (7, 3)]
+    layers = jax.tree.map(lambda leaf: leaf + 0.1, layers)  # biases too
+    y = x
+    for index in range(3):
+        y = np.array(y) @ np.array(layers[str(index)]["kernel"]) + np.array(layers[str(index)]["bias"])
+        y = ACTIVATIONS[activation](y) if index < 2 else y
+    np.testing.assert_allclose(network.apply({"params": {"layers": layers}}, x), y, rtol=1e-5, atol=1e-5)
+
+
+def test_unit_columns_have_exactly_the_gain_as_norm():
+    layers = unit_columns(KEY, (6, 5, 400, 3), (1.5, 1.0, 0.01))
+    for layer, gain in zip(layers.values(), (1.5, 1.0, 0.01), strict=True):
+        np.testing.assert_allclose(jnp.linalg.norm(layer["kernel"], axis=0), gain, rtol=1e-5)
+        assert not layer["bias"].any()
+    directions = layers["1"]["kernel"]  # 400 in 5 dimensions: uniform on the sphere
+    np.testing.assert_allclose(directions @ directions.T / 400, np.eye(5) / 5, atol=0.05)
+
+
+def test_initialisation_is_one_random_draw_a_network():
+    draws = count(jax.make_jaxpr(MLP((8, 8, 8), 3).init)(KEY, jnp.zeros(4)).jaxpr, "random_bits")
+    assert draws == 1
+
+
+@pytest.mark.parametrize(
+    ("space", "head"),
+    [
+        (spaces.Discrete(5), CategoricalHead(5)),
+        (spaces.Discrete(5, start=3), CategoricalHead(5)),
+        (spaces.Box(-2, 2, (3,)), NormalHead(3)),
+    ],
+)
+def test_policy_head_fits_the_space(space, head):
+    assert policy_head(space) == head
+
+
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3]), spaces.Box(0, 1, (2, 2)), spaces.Dict({"a": BOX})])
+def test_policy_head_refuses_other_spaces(space):
+    with pytest.raises(ValueError, match="not supported"):
+        policy_head(space)
+
+
+def test_a_policy_starts_near_uniform_and_a_value_does_not():
+    observation = 5 * jax.random.normal(KEY, (200, 4))
+    for head in (CategoricalHead(3), NormalHead(2)):
+        network = ActorCritic(head)
+        distribution, value = network.apply(network.init(KEY, observation), observation)
+        if isinstance(head, CategoricalHead):
+            np.testing.assert_allclose(jax.nn.softmax(distribution.logits), 1 / 3, atol=0.05)
+            assert jnp.std(distribution.logits) > 1e-4
+        else:
+            np.testing.assert_allclose(distribution.mean, 0, atol=0.15)
+            np.testing.assert_array_equal(distribution.log_scale, 0)
+        assert jnp.std(value) > 0.2
+
+
+def test_actor_and_critic_share_no_parameters():
+    network = ActorCritic(CategoricalHead(3), (8,))
+    params = network.init(KEY, jnp.zeros(4))
+    slope = jax.grad(lambda params: network.apply(params, jnp.ones(4))[1])(params)["params"]
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope["actor"]))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(slope["critic"]))

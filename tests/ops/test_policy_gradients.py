@@ -1,0 +1,81 @@
+"""Policy and value losses against a pencil, verl's numbers and enumeration."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from rlx.ops import clipped_surrogate, clipped_value_loss, k3
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "slope"),  # slope: d loss / d log_prob
+    [
+        (1.0, 2.0, -2.0, -2.0),  # the plain policy gradient: -A
+        (1.0, -3.0, 3.0, 3.0),
+        (1.1, 2.0, -2.2, -2.2),  # inside the range: -ratio A
+        (1.5, 2.0, -2.4, 0.0),  # beyond it and better for it: clipped, no more to gain
+        (0.5, -2.0, 1.6, 0.0),
+        (1.5, -2.0, 3.0, 3.0),  # beyond it and worse for it: moving back is never stopped
+        (0.5, 2.0, -1.0, -1.0),
+    ],
+)
+def test_clipped_surrogate_by_pencil(ratio, advantage, loss, slope):
+    log_prob, old = jnp.log(ratio) - 1.0, jnp.float32(-1.0)
+    found, slopes = jax.value_and_grad(clipped_surrogate, (0, 1, 2))(log_prob, old, jnp.float32(advantage), 0.2)
+    np.testing.assert_allclose(found, loss, rtol=1e-5)
+    np.testing.assert_allclose(slopes, (slope, 0.0, 0.0), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "target", "loss", "slope"),
+    [
+        (1.0, 1.0, 3.0, 2.0, -2.0),  # not moved: half the squared error
+        (1.1, 1.0, 3.0, 0.5 * 1.9**2, -1.9),  # moved less than the clip
+        (2.0, 1.0, 3.0, 0.5 * 1.8**2, 0.0),  # moved further: the error of 1.2 counts, which is fixed
+        (0.0, 1.0, 3.0, 4.5, -3.0),  # moved away: its own error is the larger
+    ],
+)
+def test_clipped_value_loss_by_pencil(value, old, target, loss, slope):
+    found, slopes = jax.value_and_grad(clipped_value_loss, (0, 1, 2))(value, old, target, 0.2)
+    np.testing.assert_allclose(found, loss, rtol=1e-5)
+    np.testing.assert_allclose(slopes, (slope, 0.0, 0.0), rtol=1e-5, atol=1e-7)
+
+
+def test_unbounded_value_clip_is_half_the_squared_error():
+    value, old, target = np.random.default_rng(0).normal(size=(3, 100)).astype(np.float32)
+    found, slope = jax.value_and_grad(lambda v: clipped_value_loss(v, old, target, jnp.inf).sum())(value)
+    np.testing.assert_allclose(found, 0.5 * np.square(value - target).sum(), rtol=1e-5)
+    np.testing.assert_allclose(slope, value - target, rtol=1e-4, atol=1e-5)
+
+
+def test_losses_equal_verl(vectors):
+    inputs, gae = vectors["inputs"], vectors["verl_gae_g1.0_l0.95"]
+    new, old, values, moved = (jnp.array(inputs[name]) for name in ("new_logp", "old_logp", "values", "vpred"))
+    mask = np.array(inputs["mask"], bool)
+
+    def token_mean(x):
+        return np.array(x)[mask].mean()
+
+    policy = clipped_surrogate(new, old, jnp.array(gae["adv_whitened_masked"]), 0.2)
+    value = clipped_value_loss(moved, values, jnp.array(gae["returns"]), 0.2)
+    np.testing.assert_allclose(token_mean(policy), vectors["verl_ppo_loss_token-mean"]["loss"], atol=1e-6)
+    np.testing.assert_allclose(token_mean(policy), vectors["OpenRLHF_ppo_token_mean"]["loss"], atol=1e-6)
+    np.testing.assert_allclose(token_mean(value), vectors["verl_value_loss_clip0.2_tokenmean"]["loss"], rtol=1e-6)
+    estimate = k3(jnp.array(inputs["ref_logp"]), new)  # of KL(new || ref)
+    np.testing.assert_allclose(estimate * mask, vectors["verl_k3_new_vs_ref"], atol=1e-6)
+
+
+def test_k3_is_unbiased_and_never_negative():
+    log_p, log_q = jax.nn.log_softmax(jax.random.normal(jax.random.key(0), (2, 50, 4)))
+    kl = jnp.sum(jnp.exp(log_p) * (log_p - log_q), -1)
+    expectation = jnp.sum(jnp.exp(log_p) * k3(log_q, log_p), -1)  # over every action that pi_old may draw
+    np.testing.assert_allclose(expectation, kl, rtol=1e-4)
+    assert k3(log_q, log_p).min() >= 0
+    assert not np.any(k3(log_p, log_p))
+
+
+@pytest.mark.parametrize("loss", [lambda *rows: clipped_surrogate(*rows, 0.2), lambda *rows: clipped_value_loss(*rows, 1)])
+def test_shapes_that_would_broadcast_are_refused(loss):
+    with pytest.raises(AssertionError):
+        loss(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3))

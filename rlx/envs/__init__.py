@@ -7,7 +7,7 @@ import gymnasium as _gymnasium
 from rlx.envs.cartpole import CartPole
 from rlx.envs.host import Gymnasium, gymnasium, unknown
 from rlx.envs.pendulum import Pendulum
-from rlx.envs.vectorize import vectorize
+from rlx.envs.vectorize import action_to_space, vectorize
 from rlx.types import Env
 
 JAX_ENVS = {"CartPole-v1": CartPole, "Pendulum-v1": Pendulum}
@@ -26,4 +26,4 @@ def make(env_id: str) -> Env | Gymnasium:
     return gymnasium(env_id)
 
 
-__all__ = ["JAX_ENVS", "CartPole", "Gymnasium", "Pendulum", "gymnasium", "make", "vectorize"]
+__all__ = ["JAX_ENVS", "CartPole", "Gymnasium", "Pendulum", "action_to_space", "gymnasium", "make", "vectorize"]

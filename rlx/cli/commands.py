@@ -93,7 +93,7 @@ def process_age() -> float:
 
 def use_compilation_cache() -> None:
     """Keep compiled programs in the user's cache folder; JAX_ENABLE_COMPILATION_CACHE=false turns it off."""
-    if jax.config.jax_compilation_cache_dir is None:
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
         jax.config.update("jax_compilation_cache_dir", str(cache / "rlx" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -307,7 +307,8 @@ def progress_bar(spec: Spec, parts: int) -> Iterator[Callable[..., None]]:
     )
     console = Console(stderr=True)
     shown = spec.run.progress and console.is_terminal
-    done, means, begun = [0] * parts, [None] * parts, time.perf_counter()
+    done, begun = [0] * parts, time.perf_counter()
+    means: list[float | None] = [None] * parts
     first: int | None = None
     # redrawn when told to and at most 5 times a second: a thread of its own would take time from the training
     with Progress(*columns, console=console, auto_refresh=False, disable=not shown) as progress:

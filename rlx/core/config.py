@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-import jax
+from jax.core import Tracer
 
 
 def require(config: Any, condition: Any, message: str, *names: str) -> None:
@@ -18,7 +18,7 @@ def require(config: Any, condition: Any, message: str, *names: str) -> None:
         message: what the fields must be.
         *names: the fields that the condition is about.
     """
-    if isinstance(condition, jax.core.Tracer) or condition:
+    if isinstance(condition, Tracer) or condition:
         return
     values = ", ".join(f"{name}={getattr(config, name)!r}" for name in names)
     raise ValueError(f"{type(config).__name__}: {values}: {message}")

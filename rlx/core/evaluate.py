@@ -5,7 +5,7 @@ Axes: E episodes.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -66,7 +66,7 @@ def evaluate(
         over = over | step.terminated | step.truncated
         return key, env_state, observation, over, total, length
 
-    xp = np if envs.host else jnp
+    xp: Any = np if envs.host else jnp
     carry = (
         loop_key,
         env_state,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -100,10 +100,11 @@ def _host_rollout(
     env: VectorEnv, policy: Policy, actor: PyTree, state: RolloutState, key: Key, num_steps: int
 ) -> tuple[RolloutState, Transition, float, int]:
     env_state, observation = state.env_state, jax.tree.map(np.asarray, state.observation)
-    episode_return, episode_length = np.array(state.episode_return), np.array(state.episode_length)
+    episode_return: Any = np.array(state.episode_return)
+    episode_length: Any = np.array(state.episode_length)
     return_sum, length_sum, rows = 0.0, 0, []
     for t in range(num_steps):
-        action = np.asarray(_act(policy, actor, key, t, observation))
+        action: Any = np.asarray(_act(policy, actor, key, t, observation))
         env_state, next_observation, step = env.step(key, env_state, action)
         rows.append(Transition(observation, action, step.reward, step.terminated, step.truncated, step.observation))
         observation = next_observation

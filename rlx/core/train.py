@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import eval_jaxpr
 
 from rlx.types import Algorithm, Key, Metrics, PyTree
 
@@ -81,7 +82,7 @@ def compile_steps(algorithm: Algorithm, state: PyTree, num_steps: int) -> Callab
 
     def scan(state: PyTree, consts: list) -> tuple[PyTree, Metrics]:
         def one(state: PyTree, _: None) -> tuple[PyTree, Metrics]:
-            return structure.unflatten(jax.core.eval_jaxpr(jaxpr.jaxpr, consts, *jax.tree.leaves(state)))
+            return structure.unflatten(eval_jaxpr(jaxpr.jaxpr, consts, *jax.tree.leaves(state)))
 
         return jax.lax.scan(one, state, length=num_steps)
 

@@ -94,13 +94,14 @@ def _vectorize_host(recipe: Gymnasium, num_envs: int) -> VectorEnv:
         return (), observed(observation)
 
     def step(key: Key, state: PyTree, action: jax.Array) -> tuple[PyTree, PyTree, Step]:
-        observation, reward, terminated, truncated, info = envs.step(to_env(np.asarray(action)))
+        out: Any = envs.step(to_env(np.asarray(action)))
+        observation, reward, terminated, truncated, info = out
         observation = observed(observation)
         successor = observation
         if "final_obs" in info:
             successor = observation.copy()
             for index in np.flatnonzero(info["_final_obs"]):
                 successor[index] = info["final_obs"][index]
-        return (), observation, Step((), successor, np.float32(reward), terminated, truncated, {})
+        return (), observation, Step((), successor, reward.astype(np.float32), terminated, truncated, {})
 
     return VectorEnv(reset, step, num_envs, envs.single_observation_space, envs.single_action_space, host=True)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from rlx.core.config import require, require_finite, require_fraction, require_positive
+from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
 from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.normalize import (
     Moments,
@@ -57,7 +57,8 @@ class PPOConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         require_finite(self)
-        require_positive(self, "num_envs", "num_steps", "num_epochs", "num_minibatches", "clip")
+        require_counts(self, "num_envs", "num_steps", "num_epochs", "num_minibatches")
+        require_positive(self, "clip")
         require_fraction(self, "discount", "trace")
         for name in ("value_coef", "entropy_coef"):
             require(self, getattr(self, name) >= 0, "must not be negative", name)
@@ -184,9 +185,6 @@ def ppo(
         ValueError: a space that is not supported, a network with mutable collections.
     """
     envs = vectorize(env, config.num_envs)
-
-    def observe(state: PPOState, observation: PyTree) -> PyTree:
-        return observed(state.observation_moments, observation)
 
     def init(key: Key) -> PPOState:
         key, network_key, env_key = jax.random.split(key, 3)

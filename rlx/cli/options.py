@@ -14,7 +14,7 @@ import gymnasium as gym
 import optax
 
 import rlx
-from rlx.core.config import require, require_finite, require_positive
+from rlx.core.config import require, require_counts, require_finite, require_positive
 from rlx.envs.host import Gymnasium, unknown
 from rlx.types import Algorithm, Env
 
@@ -35,7 +35,7 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
-        require_positive(self, "seeds", "steps", "keep_checkpoints")
+        require_counts(self, "seeds", "steps", "keep_checkpoints")
         require(self, 0 <= self.seed < 2**31, "must be from 0 to 2**31 - 1", "seed")
         require(self, self.log_every is None or self.log_every > 0, "must be above 0", "log_every")
         require(self, self.checkpoint_seconds >= 0, "must not be negative", "checkpoint_seconds")

@@ -29,6 +29,8 @@ def save_checkpoint(
 ) -> Path:
     """Write a state as `folder/<step>` and remove all but the last `keep` checkpoints and the pinned ones.
 
+    Checkpoints of later steps are removed too: they belong to a past that the run went back from.
+
     Args:
         folder: of the run's checkpoints; made if need be.
         step: algorithm steps done.
@@ -42,6 +44,8 @@ def save_checkpoint(
     import orbax.checkpoint as ocp
 
     final, partial = folder / str(step), folder / f"partial-{step}"
+    if keep < 1:
+        raise ValueError(f"keep={keep} must be 1 or more")
     folder.mkdir(parents=True, exist_ok=True)
     for leftover in folder.glob("partial-*"):  # of a process that was killed
         shutil.rmtree(leftover)
@@ -56,8 +60,10 @@ def save_checkpoint(
         shutil.rmtree(final)
     partial.rename(final)
     _sync(folder)
-    for old in checkpoint_steps(folder)[:-keep]:
-        if old not in pinned:
+    steps = checkpoint_steps(folder)
+    earlier = steps[: steps.index(step) + 1]
+    for old in steps:
+        if old not in earlier[-keep:] and old not in pinned:
             shutil.rmtree(folder / str(old))
     return final
 
@@ -110,7 +116,11 @@ def _plain(state: PyTree) -> PyTree:
 
 
 def _typed(like: jax.Array, leaf: jax.Array) -> jax.Array:
-    return jax.random.wrap_key_data(leaf) if _is_key(like) else leaf
+    if not _is_key(like):
+        return leaf
+    impl = []  # `like` may be abstract, and only a traced key tells its implementation
+    jax.eval_shape(lambda key: impl.append(jax.random.key_impl(key)), like)
+    return jax.random.wrap_key_data(leaf, impl=impl[0])
 
 
 def _is_key(leaf: jax.Array) -> bool:
@@ -126,8 +136,8 @@ def _named(state: PyTree) -> dict[str, jax.Array]:
 
 def _verify(path: Path) -> None:
     try:
-        digests = json.loads((path / MANIFEST).read_text())["sha256"]
-    except (OSError, ValueError, KeyError) as error:
+        digests = dict(json.loads((path / MANIFEST).read_text())["sha256"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"checkpoint {path}: {MANIFEST} is missing or broken") from error
     for name, digest in digests.items():
         if not (path / name).is_file():

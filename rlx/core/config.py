@@ -30,6 +30,13 @@ def require_positive(config: Any, *names: str) -> None:
         require(config, getattr(config, name) > 0, "must be above 0", name)
 
 
+def require_counts(config: Any, *names: str) -> None:
+    """Raise a ValueError unless these fields are integers above 0."""
+    for name in names:
+        value = getattr(config, name)
+        require(config, isinstance(value, int) and value > 0, "must be an integer above 0", name)
+
+
 def require_fraction(config: Any, *names: str) -> None:
     """Raise a ValueError unless these fields are from 0 to 1."""
     for name in names:

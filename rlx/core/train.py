@@ -64,7 +64,7 @@ def compile_steps(algorithm: Algorithm, state: PyTree, num_steps: int) -> Callab
     """Make one function of `num_steps` steps of the algorithm; it donates the state it is given.
 
     Arrays that the algorithm closes over (a data set, a reward model) become arguments of the program: as constants
-    they would be compiled into it.
+    they would be compiled into it. (Those that a `jax.jit` inside of `step` closes over are constants all the same.)
     """
     if algorithm.host:
 

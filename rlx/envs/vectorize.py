@@ -68,10 +68,10 @@ def action_to_space(space: gymnasium.Space) -> Callable[[Any], Any]:
     if not isinstance(space, gymnasium.spaces.Box):
         raise ValueError(f"action space {space} is not supported: use Discrete or Box")
     bounded = np.isfinite(space.low) & np.isfinite(space.high)
-    lowest, highest = np.where(bounded, -1.0, space.low), np.where(bounded, 1.0, space.high)
-    half = np.where(bounded, (space.high - np.where(bounded, space.low, 0.0)) / 2.0, 1.0).astype(space.dtype)
-    middle = np.where(bounded, space.high - half, 0.0).astype(space.dtype)
-    lowest, highest = lowest.astype(space.dtype), highest.astype(space.dtype)
+    low, high = (np.where(bounded, bound, 0.0).astype(np.float64) for bound in (space.low, space.high))
+    half = np.where(bounded, (high - low) / 2.0, 1.0).astype(space.dtype)
+    middle = ((high + low) / 2.0).astype(space.dtype)
+    lowest, highest = np.where(bounded, -1, space.low), np.where(bounded, 1, space.high)
     return lambda action: action.clip(lowest, highest) * half + middle
 
 

@@ -50,6 +50,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the layers to `[..., O]`."""
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(f"unknown activation {self.activation!r}: use one of {', '.join(ACTIVATIONS)}")
         sizes = (x.shape[-1], *self.hidden, self.outputs)
         gains = (math.sqrt(2.0),) * len(self.hidden) + (self.gain,)
         layers = self.param("layers", unit_columns, sizes, gains)

@@ -30,7 +30,11 @@ def test_shapes_over_any_leading_axes(head, leading):
     assert distribution.mode().shape == (*leading, *(() if isinstance(head, CategoricalHead) else (2,)))
     if leading:
         one, _ = network.apply(params, observation[-1])
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y[-1] if y.ndim > x.ndim else y, rtol=1e-4, atol=1e-7), one, distribution)
+        jax.tree.map(
+            lambda x, y: np.testing.assert_allclose(x, y[-1] if y.ndim > x.ndim else y, rtol=1e-4, atol=1e-7),
+            one,
+            distribution,
+        )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)

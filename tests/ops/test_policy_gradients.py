@@ -75,7 +75,9 @@ def test_k3_is_unbiased_and_never_negative():
     assert not np.any(k3(log_p, log_p))
 
 
-@pytest.mark.parametrize("loss", [lambda *rows: clipped_surrogate(*rows, 0.2), lambda *rows: clipped_value_loss(*rows, 1)])
+@pytest.mark.parametrize(
+    "loss", [lambda *rows: clipped_surrogate(*rows, 0.2), lambda *rows: clipped_value_loss(*rows, 1)]
+)
 def test_shapes_that_would_broadcast_are_refused(loss):
     with pytest.raises(AssertionError):
         loss(jnp.zeros((3, 1)), jnp.zeros((3, 1)), jnp.zeros(3))

@@ -1,0 +1,326 @@
+"""What every algorithm is held to: one table of all of them, the same properties for each (design, section 6).
+
+To add an algorithm: one line in CASES (and, for a new kind of algorithm, one function like `ppo` below).
+"""
+
+import dataclasses
+import functools
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import rlx
+from rlx.core.checkpoint import load_checkpoint, save_checkpoint
+from rlx.envs import probes
+
+
+class Case(NamedTuple):
+    """An algorithm on a tiny setting, and how to look inside it.
+
+    `make(env, config) -> (algorithm, value)`, with `value(state, observation) -> V`; the fields of `probe` replace
+    those of the config where it has to learn a probe, one of `probes`.
+    """
+
+    make: Callable
+    env: Any
+    config: Any
+    probe: dict
+    probes: list
+    params: Callable = lambda state: state.learner.params
+    max_steps: int = 150  # algorithm steps in which it learns a probe
+
+
+def ppo(env, config, learning_rate=2e-2):
+    network = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), (16,))
+    algorithm = rlx.ppo(env, network, optax.adam(learning_rate), config)
+
+    def value(state, observation):
+        if state.observation_moments is not None:
+            observation = rlx.core.normalize.normalize(state.observation_moments, observation)
+        return network.apply(state.learner.params, observation)[1]
+
+    return algorithm, value
+
+
+TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "entropy_coef": 0.01, "clip": 0.05}
+PROBE = {"num_envs": 8, "num_steps": 16, "num_epochs": 4, "discount": 0.9, "trace": 0.8, "clip": 0.2}
+PROBE |= {"entropy_coef": 0.0}
+RAW = {"normalize_reward": False}  # values in units of the reward
+LOOSE = {"target_kl": 0.1, "value_clip": 1.0}
+CONTINUOUS = [probes.ActionReward(True), probes.ObservationActionReward(True), probes.ContinuousTarget()]
+DISCRETE = [
+    probes.ConstantReward(),
+    probes.ObservationReward(),
+    probes.DelayedReward(),
+    probes.ActionReward(),
+    probes.ObservationActionReward(),
+    probes.Clock(),
+]
+CARTPOLE, PENDULUM = rlx.envs.CartPole(max_steps=5), rlx.envs.Pendulum(max_steps=5)
+SCALED = {"normalize_observation": True, "normalize_reward": True}
+BOUNDED = {"target_kl": 0.01, "value_clip": 0.2}
+CASES = {
+    "ppo": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY), PROBE, DISCRETE),
+    "ppo-continuous": Case(
+        functools.partial(
+            ppo, learning_rate=5e-3
+        ),  # faster, some seeds push the mean out of the box, where clipping hides what an action does
+        PENDULUM,
+        rlx.PPOConfig(**TINY, **SCALED),
+        PROBE | RAW,
+        CONTINUOUS,
+        max_steps=250,
+    ),
+    "ppo-bounded": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY, **BOUNDED), PROBE | LOOSE, [probes.Clock()]),
+}
+ALL = pytest.mark.parametrize("name", CASES)
+KEY, OTHER = jax.random.key(0), jax.random.key(1)
+STEPS = 2
+
+
+@functools.cache
+def algorithm_of(name):
+    return CASES[name].make(CASES[name].env, CASES[name].config)[0]
+
+
+@functools.cache
+def compiled(name):
+    """`init` and `step`, compiled once for all properties; neither donates."""
+    return jax.jit(algorithm_of(name).init), jax.jit(algorithm_of(name).step)
+
+
+def plain(tree):
+    """Typed keys as integers, everything in numpy."""
+    key = jax.dtypes.prng_key
+    return jax.tree.map(lambda x: np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, key) else x), tree)
+
+
+def assert_equal(x, y):
+    jax.tree.map(np.testing.assert_array_equal, plain(x), plain(y))
+
+
+def differ(x, y):
+    return any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, plain((x, y))), strict=True))
+
+
+def signature(tree):
+    return jax.tree.map(lambda x: (x.shape, x.dtype, getattr(x, "weak_type", False)), tree)
+
+
+@ALL
+def test_step_keeps_structure_shapes_and_types(name):
+    algorithm = algorithm_of(name)
+    state = jax.eval_shape(algorithm.init, KEY)
+    after, metrics = jax.eval_shape(algorithm.step, state)
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    assert signature(after) == signature(state)
+    assert signature(algorithm.init(KEY)) == signature(state)  # outside jit too
+    assert {type(metric) for metric in metrics.values()} == {jax.ShapeDtypeStruct}  # flat
+    assert {metric.shape for metric in metrics.values()} == {()}
+    assert {"episodes", "episode_return"} <= metrics.keys()
+
+
+@ALL
+def test_metrics_are_finite_and_states_used_once(name):
+    """`init` gives no buffer twice, or donating the state would fail."""
+    algorithm, (_, step) = algorithm_of(name), compiled(name)
+    state = algorithm.init(KEY)
+    buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves(jax.tree.map(data, state)) if leaf.size]
+    assert len(buffers) == len({*buffers})
+    for _ in range(STEPS):
+        state, metrics = step(state)
+        assert np.all(np.isfinite([*metrics.values()])), metrics
+    assert metrics["episodes"] > 0
+    assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plain(state)))
+
+
+def data(leaf):
+    return leaf._base_array if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
+
+
+@ALL
+@pytest.mark.slow
+def test_resuming_in_another_process_is_exact(name, tmp_path):
+    algorithm, (init, _) = algorithm_of(name), compiled(name)
+    whole, metrics = jax.jit(lambda key: rlx.train(algorithm, key, 2 * STEPS))(KEY)
+    ((half, _),) = rlx.chunks(algorithm, init(KEY), STEPS, every=STEPS)
+    saved = save_checkpoint(tmp_path, 1, half)
+    subprocess.run([sys.executable, "-W", "error", __file__, name, saved, tmp_path / "after"], check=True)
+    rest = jax.tree.map(lambda metric: metric[STEPS:], metrics)
+    assert_equal(load_checkpoint(tmp_path / "after" / "2", (whole, rest)), (whole, rest))
+
+
+def resume(name, saved, folder):
+    """What the other process does."""
+    algorithm, (init, _) = algorithm_of(name), compiled(name)
+    state = load_checkpoint(Path(saved), jax.eval_shape(init, KEY))
+    ((state, metrics),) = rlx.chunks(algorithm, state, STEPS, every=STEPS)
+    save_checkpoint(Path(folder), 2, (state, metrics))
+
+
+@ALL
+def test_another_key_is_another_run_and_the_same_key_the_same(name):
+    (init, step), params = compiled(name), CASES[name].params
+    state, other = init(KEY), init(OTHER)
+    assert differ(params(state), params(other))
+    assert_equal(step(state), step(init(KEY)))
+    assert differ(step(state)[0], step(other)[0])
+    stirred = state._replace(key=OTHER)  # all alike but the key: exploration and minibatches differ
+    after, again = step(state)[0], step(stirred)[0]
+    assert differ(params(after), params(again))
+    assert differ(after.key, state.key)
+    assert differ(step(after)[0].key, after.key)
+
+
+@ALL
+def test_no_key_is_used_twice(name):
+    algorithm = algorithm_of(name)
+    with jax.debug_key_reuse(True):
+        state = jax.jit(algorithm.init)(jax.random.key(0))  # not KEY: the check marks the keys that it sees
+        state, _ = jax.jit(algorithm.step)(state)
+        jax.jit(algorithm.act)(state, jax.random.key(1), jnp.zeros(CASES[name].env.observation_space.shape))
+
+
+@ALL
+def test_vmap_over_keys_equals_a_loop(name):
+    init, step = compiled(name)
+    keys = jax.random.split(KEY, 2)
+    together = jax.jit(jax.vmap(lambda key: algorithm_of(name).step(algorithm_of(name).init(key))))(keys)
+    for index, key in enumerate(keys):
+        one = plain(jax.tree.map(lambda leaf, index=index: leaf[index], together))
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), one, plain(step(init(key))))
+
+
+@ALL
+def test_step_traces_once(name):
+    chex.clear_trace_counter()
+    step = jax.jit(chex.assert_max_traces(algorithm_of(name).step, n=1))
+    state = algorithm_of(name).init(KEY)  # eager: no weak type may slip in
+    for _ in range(2):
+        state, _ = step(state)
+
+
+@ALL
+def test_act_takes_any_leading_axes_and_is_greedy_without_a_key(name):
+    env, (init, _) = CASES[name].env, compiled(name)
+    act, state = jax.jit(algorithm_of(name).act), init(KEY)
+    observation = jax.random.normal(KEY, (3, 50, *env.observation_space.shape))
+    greedy = act(state, None, observation)
+    assert greedy.shape == (3, 50, *env.action_space.shape)
+    assert greedy.dtype == (jnp.int32 if env.action_space.shape == () else jnp.float32)
+    np.testing.assert_allclose(act(state, None, observation[1, 2]), greedy[1, 2], rtol=1e-4, atol=1e-6)
+    assert differ(act(state, KEY, observation), act(state, OTHER, observation))
+
+
+@ALL
+def test_lowers_for_tpu_and_cuda(name):
+    algorithm = algorithm_of(name)
+    state = jax.eval_shape(algorithm.init, KEY)
+    lowered = jax.jit(algorithm.step).trace(state).lower(lowering_platforms=("tpu", "cuda"))
+    assert "stablehlo" in lowered.as_text()
+
+
+# 8. No inert hyperparameter -------------------------------------------------------------------------------------------
+
+
+def outcome(name, **changes):
+    """Parameters after a few steps, flat."""
+    case = CASES[name]
+    algorithm, _ = case.make(case.env, dataclasses.replace(case.config, **changes))
+    state, _ = rlx.train(algorithm, KEY, STEPS)
+    return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(case.params(state))])
+
+
+def perturbed(value):
+    """Another value that a field may have; a number for None."""
+    if value is None:
+        return 1e-3
+    return not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else 0.5 * value
+
+
+@functools.cache
+def outcomes_of_floats(name):
+    """The config as it is, and each float changed, in one program: floats may be tracers."""
+    floats = {f.name: getattr(CASES[name].config, f.name) for f in dataclasses.fields(CASES[name].config)}
+    floats = {field: value for field, value in floats.items() if isinstance(value, float)}
+    run = jax.jit(lambda values: outcome(name, **values))
+    return run(floats), {field: run(floats | {field: perturbed(value)}) for field, value in floats.items()}
+
+
+def fields(name):
+    """All fields in the first case of a config's class; in a later case those that it sets otherwise."""
+    config = CASES[name].config
+    first = next(case for case in CASES.values() if type(case.config) is type(config))
+    names = [field.name for field in dataclasses.fields(config)]
+    return [f for f in names if first is CASES[name] or getattr(config, f) != getattr(first.config, f)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "field"), [(name, field) for name in CASES for field in fields(name)])
+def test_no_field_of_the_config_is_inert(name, field):
+    value = getattr(CASES[name].config, field)
+    as_it_is, changed = outcomes_of_floats(name)
+    if not isinstance(value, float):
+        changed = {field: jax.jit(lambda: outcome(name, **{field: perturbed(value)}))()}
+    assert np.abs(changed[field] - as_it_is).max() > 1e-6  # rounding: 1e-8
+
+
+# 7. Probes ------------------------------------------------------------------------------------------------------------
+
+CUES = np.array([[-1.0], [1.0]])
+
+
+def expected(env):
+    """Observations, their values under the best policy, the best actions (None: any), and the tolerance."""
+    choices = (CUES if env.continuous else np.array([0, 1])), np.array([[1.0]] if env.continuous else [1])
+    match env:
+        case probes.ConstantReward():
+            return np.zeros((1, 1)), [1.0], None, 0.05
+        case probes.ObservationReward():
+            return CUES, [-1.0, 1.0], None, 0.05
+        case probes.DelayedReward():
+            return np.array([[0.0], [1.0]]), [0.9, 1.0], None, 0.05
+        case probes.ActionReward():
+            return np.zeros((1, 1)), [1.0], choices[1], 0.1
+        case probes.ObservationActionReward():
+            return CUES, [1.0, 1.0], choices[0], 0.1
+        case probes.Clock():
+            return np.zeros((1, 1)), [10.0], None, 0.1  # 5.3 or 4.1: truncation was taken for termination
+        case probes.ContinuousTarget():
+            return CUES, [0.0, 0.0], CUES / 2, 0.15
+
+
+PROBES = [pytest.param(name, env, id=f"{name}-{type(env).__name__}") for name in CASES for env in CASES[name].probes]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "env"), PROBES)
+def test_solves_the_probe(name, env):
+    case = CASES[name]
+    algorithm, value = case.make(env, dataclasses.replace(case.config, **case.probe))
+    observation, values, actions, tolerance = expected(env)
+
+    @jax.jit
+    @jax.vmap
+    def run(key):
+        state, _ = rlx.train(algorithm, key, case.max_steps)
+        return value(state, observation), algorithm.act(state, None, observation)
+
+    found, acted = run(jax.random.split(KEY, 2))  # two seeds
+    np.testing.assert_allclose(found, [values] * 2, atol=tolerance)
+    if actions is not None:
+        acted = acted.clip(-1, 1) if env.continuous else acted
+        np.testing.assert_allclose(acted, [actions] * 2, atol=0.1)
+
+
+if __name__ == "__main__":
+    resume(*sys.argv[1:])

@@ -2,6 +2,13 @@
 
 from rlx import envs, nets, ops
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
+from rlx.core.checkpoint import (
+    CheckpointError,
+    checkpoint_steps,
+    load_checkpoint,
+    restart_environments,
+    save_checkpoint,
+)
 from rlx.core.evaluate import Episodes, evaluate
 from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.rollout import RolloutState, rollout, start_rollout
@@ -13,6 +20,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Algorithm",
+    "CheckpointError",
     "Env",
     "Episodes",
     "Learner",
@@ -23,11 +31,13 @@ __all__ = [
     "Step",
     "Transition",
     "VectorEnv",
+    "checkpoint_steps",
     "chunks",
     "envs",
     "evaluate",
     "gradient_step",
     "init_learner",
+    "load_checkpoint",
     "make",
     "minibatches",
     "nets",
@@ -35,7 +45,9 @@ __all__ = [
     "over_seeds",
     "ppo",
     "ppo_loss",
+    "restart_environments",
     "rollout",
+    "save_checkpoint",
     "start_rollout",
     "train",
     "vectorize",

@@ -1,32 +1,36 @@
-"""The commands, and how a mistake becomes one line."""
+"""The commands."""
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import io
 import json
-import multiprocessing
 import os
-import queue
 import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import gymnasium as gym
-import jax
-import numpy as np
-
 import rlx
 from rlx.cli.options import ALGORITHMS, Spec, preset
+from rlx.cli.parsing import UsageError, one_folder, parse, user_errors
+from rlx.cli.processes import alone, catch_signals, groups, merge_rows, train_processes, use_compilation_cache
+from rlx.cli.progress import progress_bar
 from rlx.cli.report import draw_curve, provenance, statistics, write_json
-from rlx.cli.train import EPISODES, Outcome, evaluate_group, make_group, restore, train_group, warn
+from rlx.cli.train import (
+    EPISODES,
+    Outcome,
+    evaluate_group,
+    failed_seeds,
+    make_group,
+    read_rows,
+    restore,
+    train_group,
+    warn,
+)
 from rlx.core.checkpoint import CheckpointError
 from rlx.envs.host import Gymnasium, unknown
 
@@ -39,10 +43,6 @@ USAGE = f"""usage: rlx COMMAND ...
 algorithms: {", ".join(ALGORITHMS)}
 environments: {", ".join(rlx.envs.JAX_ENVS)} (in JAX), and every id that gymnasium knows
 """
-
-
-class UsageError(Exception):
-    """A mistake of the user's; its text is the one line they see."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,12 @@ def run(argv: list[str]) -> int:
     except OSError as error:
         warn(f"{error.filename or 'input or output'}: {error.strerror or error}")
         return 1
+    except BrokenExecutor:
+        warn("a training process ended unexpectedly (out of memory?): `rlx resume` goes on from the last checkpoints")
+        return 1
+    except KeyboardInterrupt:  # before training began, or while evaluating: there is nothing to save
+        warn("interrupted")
+        return 128 + signal.SIGINT
 
 
 class Clock(NamedTuple):
@@ -89,14 +95,6 @@ def process_age() -> float:
     except OSError:
         return 0.0
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs in the user's cache folder; JAX_ENABLE_COMPILATION_CACHE=false turns it off."""
-    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-        cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-        jax.config.update("jax_compilation_cache_dir", str(cache / "rlx" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def train(argv: list[str], clock: Clock) -> int:
@@ -132,6 +130,8 @@ def resume(argv: list[str], clock: Clock) -> int:
     if rest:
         raise UsageError(f"rlx resume takes the run folder alone, not {' '.join(rest)}: flags are in its config.json")
     spec = read_spec(folder)
+    with user_errors():
+        make_group(spec, spec.seeds[:1])
     if (folder / "result.json").is_file():
         print(f"{folder} is finished: its result.json is there")
         return 0
@@ -146,17 +146,22 @@ def evaluate(argv: list[str], clock: Clock) -> int:
         if options.episodes < 1:
             raise UsageError(f"--episodes {options.episodes} must be 1 or more")
     spec = read_spec(folder)
-    env = rlx.envs.gymnasium(spec.env) if options.gymnasium else spec.make_env()
+    with user_errors():
+        env = rlx.envs.gymnasium(spec.env) if options.gymnasium else spec.make_env()
+        rlx.vectorize(env, 1)
+        parts = [(make_group(spec, seeds), path) for seeds, path in groups(spec, folder)]
     place = "gymnasium's" if isinstance(env, Gymnasium) else "rlx's JAX"
     means = []
-    for seeds, path in groups(spec, folder):
-        with user_errors():
-            group = make_group(spec, seeds)
+    for group, path in parts:
         restored = restore(group, path / "checkpoints", warn)
         if restored is None:
             raise UsageError(f"{path} has no checkpoint yet: nothing to evaluate")
         returns = evaluate_group(group, restored[1], env, options.episodes, not options.sampled, options.seed)
-        for seed, row in zip(seeds, returns, strict=True):
+        failed = failed_seeds(read_rows(path / "metrics.jsonl"))
+        for seed, row in zip(group.seeds, returns, strict=True):
+            if seed in failed:
+                print(failed[seed])
+                continue
             print(f"seed {seed}: return {row.mean():.2f} (std {row.std():.2f}, {row.min():.1f} to {row.max():.1f})")
             means.append(float(row.mean()))
     how = "sampled" if options.sampled else "greedy"
@@ -169,7 +174,7 @@ def carry_out(spec: Spec, out: Path, clock: Clock) -> int:
     """Train every group of a run, then write what it leaves."""
     stop = catch_signals()
     parts = groups(spec, out)
-    with progress_bar(spec, len(parts)) as report:
+    with alone(out), progress_bar(spec, len(parts)) as report:
         if len(parts) == 1:
             outcomes = [train_group(spec, spec.seeds, out, report, warn, lambda: stop.signal != 0)]
         else:
@@ -179,30 +184,37 @@ def carry_out(spec: Spec, out: Path, clock: Clock) -> int:
         done = min(outcome.update for outcome in outcomes)
         warn(f"stopped and saved after update {done} of {spec.updates}; go on with: rlx resume {shlex.quote(str(out))}")
         return 128 + stop.signal
-    result = finish(spec, out, outcomes, clock)
+    result = finish(spec, out, parts, outcomes, clock)
     print(f"{spec.algorithm} {spec.env}, {spec.run.seeds} seeds, greedy, {EPISODES} episodes each: {describe(result)}")
-    print(f"{result['env_steps_per_s']:,.0f} environment steps/s; result, curve and checkpoints are in {out}")
+    speed = f"{result['env_steps_per_s']:,.0f} environment steps/s; " if result["env_steps_per_s"] else ""
+    print(f"{speed}result, curve and checkpoints are in {out}")
     return 1 if result["failed"] else 0
 
 
-def finish(spec: Spec, out: Path, outcomes: list[Outcome], clock: Clock) -> dict[str, Any]:
+def finish(
+    spec: Spec, out: Path, parts: list[tuple[list[int], Path]], outcomes: list[Outcome], clock: Clock
+) -> dict[str, Any]:
     """Write curve.png and result.json."""
     failed = {seed: why for outcome in outcomes for seed, why in outcome.failed.items()}
     final = [value for outcome in outcomes for value in outcome.final_return]
-    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    rows = read_rows(out / "metrics.jsonl")
     try:
-        draw_curve(out / "curve.png", rows, f"{spec.algorithm} on {spec.env}")
+        if rows:
+            kept = [seed not in failed for seed in spec.seeds]
+            draw_curve(out / "curve.png", rows, f"{spec.algorithm} on {spec.env}", kept)
+        else:
+            warn("curve.png is not drawn, as metrics.jsonl is empty")
     except ImportError:
         warn("curve.png is not drawn, as matplotlib is missing: pip install 'rlx[plot]'")
     run_s = sum(outcome.run_s for outcome in outcomes) / min(len(outcomes), os.cpu_count() or 1)
-    steps_here = sum(outcome.updates_here for outcome in outcomes) * spec.config.env_steps
+    steps_here = sum(outcome.update - outcome.start for outcome in outcomes) * spec.config.env_steps
     steps_here *= spec.run.seeds // len(outcomes)
     result = {
         "algorithm": spec.algorithm,
         "env": spec.env,
         "config": spec.to_json(),
         "seeds": spec.seeds,
-        "env_steps": spec.updates * spec.config.env_steps,
+        "env_steps": max(outcome.update for outcome in outcomes) * spec.config.env_steps,
         "final_return": final,
         **statistics([value for value in final if value is not None]),
         "failed": failed,
@@ -214,126 +226,15 @@ def finish(spec: Spec, out: Path, outcomes: list[Outcome], clock: Clock) -> dict
         **provenance(),
         "command": shlex.join(["rlx", *sys.argv[1:]]),
     }
+    begun = {seed: outcome.start for (seeds, _), outcome in zip(parts, outcomes, strict=True) for seed in seeds}
+    if any(begun.values()):
+        result["resumed"] = {
+            "after_update": begun,
+            "note": "wall_s, import_s, compile_s, run_s and env_steps_per_s are of the last process alone"
+            + ("; its environments began new episodes" if isinstance(spec.make_env(), Gymnasium) else ""),
+        }
     write_json(out / "result.json", result)
     return result
-
-
-def groups(spec: Spec, folder: Path) -> list[tuple[list[int], Path]]:
-    """Seeds that run together and their folders: all in one program, or over a host environment one by one."""
-    if len(spec.seeds) == 1 or not isinstance(spec.make_env(), Gymnasium):
-        return [(spec.seeds, folder)]
-    return [([seed], folder / "seeds" / str(seed)) for seed in spec.seeds]
-
-
-def train_processes(
-    spec: Spec, parts: list[tuple[list[int], Path]], report: Callable[..., None], stop: Stop
-) -> list[Outcome]:
-    """Train groups in processes of their own, as many at once as there are cores."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads half
-    with context.Manager() as manager, ProcessPoolExecutor(os.cpu_count(), context) as pool:
-        updates, stopping = manager.Queue(), manager.Event()
-        jobs = []
-        for index, (seeds, folder) in enumerate(parts):
-            folder.mkdir(parents=True, exist_ok=True)
-            jobs.append(pool.submit(train_process, spec, seeds, folder, index, updates, stopping))
-        while not all(job.done() for job in jobs):
-            if stop.signal:
-                stopping.set()
-            with contextlib.suppress(queue.Empty):
-                report(*updates.get(timeout=0.2))
-        return [job.result() for job in jobs]
-
-
-def train_process(spec: Spec, seeds: list[int], folder: Path, index: int, updates: Any, stopping: Any) -> Outcome:
-    """Train one group in this process, which leaves signals to its parent."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    use_compilation_cache()
-    return train_group(
-        spec, seeds, folder, lambda update, mean: updates.put((update, mean, index)), warn, stopping.is_set
-    )
-
-
-def merge_rows(folders: list[Path], file: Path) -> None:
-    """Put the lines of metrics.jsonl of several groups side by side; a group that ended early has null from there."""
-    runs = [[json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()] for folder in folders]
-    longest = max(runs, key=len)
-    with file.open("w") as merged:
-        for index, template in enumerate(longest):
-            rows = [run[index] if index < len(run) else {} for run in runs]
-            row: dict[str, Any] = {
-                name: [row.get(name, [None])[0] for row in rows] if isinstance(value, list) else value
-                for name, value in template.items()
-                if name not in ("failed", "kept_checkpoints")
-            }
-            row["time_s"] = max(row.get("time_s", 0.0) for row in rows)
-            if failed := {seed: why for row in rows for seed, why in row.get("failed", {}).items()}:
-                row["failed"] = failed
-            merged.write(json.dumps(row) + "\n")
-
-
-@dataclass
-class Stop:
-    """Which signal asked the run to save and leave; 0 for none."""
-
-    signal: int = 0
-
-
-def catch_signals() -> Stop:
-    """Let SIGINT and SIGTERM ask for a stop; a second one ends the process at once."""
-    stop = Stop()
-
-    def ask(number: int, _: Any) -> None:
-        stop.signal = number
-        signal.signal(number, signal.SIG_DFL)
-
-    signal.signal(signal.SIGINT, ask)
-    signal.signal(signal.SIGTERM, ask)
-    return stop
-
-
-@contextlib.contextmanager
-def progress_bar(spec: Spec, parts: int) -> Iterator[Callable[..., None]]:
-    """Show one line for all seeds on standard error: steps per second, return, time left; gives what to report to."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[speed]} steps/s  return {task.fields[mean]}"),
-        TimeRemainingColumn(),
-    )
-    console = Console(stderr=True)
-    shown = spec.run.progress and console.is_terminal
-    done, begun = [0] * parts, time.perf_counter()
-    means: list[float | None] = [None] * parts
-    first: int | None = None
-    # redrawn when told to and at most 5 times a second: a thread of its own would take time from the training
-    with Progress(*columns, console=console, auto_refresh=False, disable=not shown) as progress:
-        task = progress.add_task(f"{spec.algorithm} {spec.env}", total=spec.updates * parts, speed="-", mean="-")
-        drawn = 0.0
-
-        def report(update: int, mean: float | None, part: int = 0) -> None:
-            nonlocal drawn, first
-            done[part], means[part] = update, mean if mean is not None else means[part]
-            first = sum(done) if first is None else first
-            now = time.perf_counter()
-            if now - drawn < 0.2 and sum(done) < spec.updates * parts:
-                return
-            drawn = now
-            speed = (sum(done) - first) * spec.config.env_steps * spec.run.seeds / parts / (now - begun)
-            known = [mean for mean in means if mean is not None]
-            progress.update(
-                task,
-                completed=sum(done),
-                speed=f"{speed:,.0f}",
-                mean=f"{np.mean(known):.1f}" if known else "-",
-                refresh=True,
-            )
-
-        yield report
 
 
 def describe(summary: dict[str, Any]) -> str:
@@ -347,22 +248,6 @@ def describe(summary: dict[str, Any]) -> str:
     return text
 
 
-@contextlib.contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn what goes wrong when the user's words are built into one line."""
-    try:
-        yield
-    except (ValueError, ImportError, gym.error.Error) as error:
-        raise UsageError(" ".join(str(error).split())) from error
-
-
-def one_folder(argv: list[str], usage: str) -> tuple[Path, list[str]]:
-    """Take the run folder off the front of the arguments."""
-    if not argv or argv[0].startswith("-"):
-        raise UsageError(f"say which run: {usage}")
-    return Path(argv[0]), argv[1:]
-
-
 def read_spec(folder: Path) -> Spec:
     """Read a run's config.json."""
     file = folder / "config.json"
@@ -372,29 +257,3 @@ def read_spec(folder: Path) -> Spec:
         return Spec.from_json(json.loads(file.read_text()))
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is broken: {error!r}") from error
-
-
-def parse(defaults: dict[str, Any], argv: list[str], program: str) -> dict[str, Any]:
-    """Read flags into dataclasses, whose fields and comments they are."""
-    import tyro
-
-    fields = [(name, type(value), dataclasses.field(default=value)) for name, value in defaults.items()]
-    flags = dataclasses.make_dataclass("Flags", fields, frozen=True)
-    output = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(output):
-            parsed, extra = tyro.cli(
-                flags, prog=program, args=argv, return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,)
-            )
-    except SystemExit as error:
-        if error.code == 0:  # --help
-            raise
-        lines = [line.strip("│ ") for line in output.getvalue().splitlines()]
-        text = " ".join(lines[1 : next((i for i, line in enumerate(lines) if i and set(line) <= {"─"}), len(lines))])
-        raise UsageError(text) from error
-    if extra:
-        known = [
-            "--" + field.name.replace("_", "-") for value in defaults.values() for field in dataclasses.fields(value)
-        ]
-        raise UsageError(unknown("flag", extra[0], known) + f" (`{program} --help` lists them)")
-    return {name: getattr(parsed, name) for name in defaults}

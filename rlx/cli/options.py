@@ -16,6 +16,7 @@ import optax
 import rlx
 from rlx.core.config import require, require_counts, require_finite, require_positive
 from rlx.envs.host import Gymnasium, unknown
+from rlx.nets.mlp import ACTIVATIONS
 from rlx.types import Algorithm, Env
 
 
@@ -73,6 +74,7 @@ class NetworkConfig:
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
         require(self, all(width > 0 for width in self.hidden), "widths must be above 0", "hidden")
+        require(self, self.activation in ACTIVATIONS, f"must be one of {', '.join(ACTIVATIONS)}", "activation")
 
 
 class Entry(NamedTuple):

@@ -18,9 +18,14 @@ import jax
 import numpy as np
 
 from rlx.cli.options import Spec
-from rlx.core.checkpoint import CheckpointError, checkpoint_steps, load_checkpoint, save_checkpoint
+from rlx.core.checkpoint import (
+    CheckpointError,
+    checkpoint_steps,
+    load_checkpoint,
+    restart_environments,
+    save_checkpoint,
+)
 from rlx.core.evaluate import evaluate
-from rlx.core.rollout import RolloutState
 from rlx.core.train import chunks, over_seeds, seed_keys
 from rlx.envs.host import Gymnasium
 from rlx.types import Algorithm, Env, Key, PyTree
@@ -64,7 +69,7 @@ class Outcome(NamedTuple):
     Attributes:
         finished: False where a signal stopped it.
         update: updates done, in all.
-        updates_here: updates done by this process.
+        start: updates done before this process.
         failed: what went wrong, by seed.
         compile_s: seconds spent on tracing and compiling, evaluation included.
         run_s: seconds of training in this process, compilation apart.
@@ -73,7 +78,7 @@ class Outcome(NamedTuple):
 
     finished: bool
     update: int
-    updates_here: int
+    start: int
     failed: dict[int, str]
     compile_s: float
     run_s: float
@@ -112,13 +117,7 @@ def restore(group: Group, folder: Path, warn: Callable[[str], None]) -> tuple[in
             warn(str(error))
             continue
         if group.batched.host:
-            fresh = init(jax.random.fold_in(state.key, step))
-            state = jax.tree.map(
-                lambda new, old: new if isinstance(new, RolloutState) else old,
-                fresh,
-                state,
-                is_leaf=lambda node: isinstance(node, RolloutState),
-            )
+            state = restart_environments(group.batched, state, jax.random.fold_in(state.key, step))
         return step, state
     raise CheckpointError(f"{folder}: no checkpoint can be used")
 
@@ -150,15 +149,20 @@ def train_group(
     else:
         state = group.batched.init(group.keys) if group.batched.host else jax.jit(group.batched.init)(group.keys)
     rows = keep_rows(folder / "metrics.jsonl", start)
-    failed = {int(seed): why for row in rows for seed, why in row.get("failed", {}).items()}
+    failed = failed_seeds(rows)
     update, begun, saved, compiled = start, time.perf_counter(), time.perf_counter(), compiling.seconds
     offset, run_s = rows[-1]["time_s"] if rows else 0.0, 0.0
     pinned = {step for row in rows for step in row.get("kept_checkpoints", [])}  # the last good ones of failed seeds
     every = spec.run.log_every or max(1, min(spec.updates // 100, 50_000 // spec.config.env_steps))
 
     def outcome(finished: bool, final_return: list[float | None]) -> Outcome:
-        return Outcome(finished, update, update - start, failed, compiling.seconds, run_s, final_return)
+        return Outcome(finished, update, start, failed, compiling.seconds, run_s, final_return)
 
+    if start and (not rows or rows[-1]["update"] < start):
+        warn(f"{folder / 'metrics.jsonl'} lacks lines up to update {start}: it goes on from there")
+    if stopping() and start < spec.updates:
+        return outcome(False, [])
+    last = [start] if start else []  # the newest checkpoint that is whole
     with (folder / "metrics.jsonl").open("a") as log:
         run = chunks(group.batched, state, spec.updates - start, every)
         for state, metrics in run:
@@ -170,25 +174,26 @@ def train_group(
             row = summarize(values, update, update * spec.config.env_steps)
             row["time_s"] = round(offset + time.perf_counter() - begun, 3)
             if bad:
-                row |= {"failed": bad, "kept_checkpoints": checkpoint_steps(checkpoints)[-1:]}
+                row |= {"failed": bad, "kept_checkpoints": last}
                 failed |= bad
-                pinned |= set(row["kept_checkpoints"])
+                pinned |= set(last)
                 for message in bad.values():
-                    warn(f"{message}; kept: the checkpoint of update {max(pinned)}" if pinned else message)
+                    warn(f"{message}; kept: the checkpoint of update {last[0]}" if last else message)
             log.write(json.dumps(row) + "\n")
             log.flush()
             if len(failed) == len(seeds):
                 return outcome(True, [None] * len(seeds))
-            returns = [value for value in row["episode_return"] if value is not None]
+            pairs = zip(seeds, row["episode_return"], strict=True)
+            returns = [value for seed, value in pairs if value is not None and seed not in failed]
             report(update, float(np.mean(returns)) if returns else None)
             stop = stopping()
             if stop or update == spec.updates or time.perf_counter() - saved >= spec.run.checkpoint_seconds:
                 os.fsync(log.fileno())
                 save_checkpoint(checkpoints, update, state, spec.run.keep_checkpoints, frozenset(pinned))
-                saved = time.perf_counter()
+                saved, last = time.perf_counter(), [update]
             if stop and update < spec.updates:
                 return outcome(False, [])
-    returns = evaluate_group(group, state, group.env, EPISODES, greedy=True, seed=spec.run.seed).mean(axis=1).tolist()
+    returns = evaluate_group(group, state, group.env, EPISODES, greedy=True, seed=0).mean(axis=1).tolist()
     final = [None if seed in failed else value for seed, value in zip(seeds, returns, strict=True)]
     return outcome(True, final)
 
@@ -196,19 +201,19 @@ def train_group(
 def evaluate_group(
     group: Group, state: PyTree, env: Env | Gymnasium, episodes: int, greedy: bool, seed: int
 ) -> np.ndarray:
-    """Play whole episodes with each seed's policy: returns `[S, E]`."""
+    """Play whole episodes with each seed's policy: returns `[S, E]`, the same whatever seeds are in the group."""
 
     def play(state: PyTree, key: Key) -> jax.Array:
         return evaluate(group.algorithm, env, state, key, episodes, greedy).episode_return
 
     key = jax.random.fold_in(jax.random.key(seed), 2**31)  # apart from every training key
+    keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(np.asarray(group.seeds, np.uint32))
     if isinstance(env, Gymnasium):
         several = len(group.seeds) > 1
         states = [jax.tree.map(lambda x, i=i: x[i], state) if several else state for i in range(len(group.seeds))]
-        return np.stack([play(state, jax.random.fold_in(key, i)) for i, state in enumerate(states)])
+        return np.stack([play(state, key) for state, key in zip(states, keys, strict=True)])
     if len(group.seeds) == 1:
-        return np.asarray(jax.jit(play)(state, jax.random.fold_in(key, 0)))[None]
-    keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(np.arange(len(group.seeds)))
+        return np.asarray(jax.jit(play)(state, keys[0]))[None]
     return np.asarray(jax.jit(jax.vmap(play))(state, keys))
 
 
@@ -256,15 +261,31 @@ def keep_rows(file: Path, update: int) -> list[dict[str, Any]]:
     """Drop the lines of metrics.jsonl that came after a checkpoint, and a last one that was cut off; give the rest."""
     if not file.exists():
         return []
-    rows = []
-    for line in file.read_text().splitlines(keepends=True):
-        if not line.endswith("\n") or json.loads(line)["update"] > update:
-            break
-        rows.append(json.loads(line))
+    rows = [row for row in read_rows(file) if row["update"] <= update]
     partial = file.with_suffix(".partial")
     partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
     partial.replace(file)
     return rows
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """Read the lines of a metrics.jsonl up to the first that is cut off or no line of ours."""
+    rows = []
+    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
+        try:
+            row = json.loads(line)
+            row["update"]
+        except (ValueError, KeyError, TypeError):
+            break
+        if not line.endswith(b"\n"):
+            break
+        rows.append(row)
+    return rows
+
+
+def failed_seeds(rows: list[dict[str, Any]]) -> dict[int, str]:
+    """Say which seeds failed, and why, according to the lines of a metrics.jsonl."""
+    return {int(seed): why for row in rows for seed, why in row.get("failed", {}).items()}
 
 
 def warn(message: str) -> None:

@@ -6,6 +6,7 @@ that name is whole; `manifest.json` in it holds the SHA-256 of every file, so th
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -15,7 +16,9 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 
-from rlx.types import PyTree
+from rlx.core.normalize import RewardScaler
+from rlx.core.rollout import RolloutState
+from rlx.types import Algorithm, Key, PyTree
 
 MANIFEST = "manifest.json"
 
@@ -50,8 +53,14 @@ def save_checkpoint(
     for leftover in folder.glob("partial-*"):  # of a process that was killed
         shutil.rmtree(leftover)
     arrays = {name: leaf for name, leaf in _named(_plain(state)).items() if leaf.size}  # orbax refuses empty arrays
-    with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(partial.absolute() / "arrays", arrays)
+    usage = shutil.disk_usage(folder)
+    if usage.total and usage.free < sum(leaf.nbytes for leaf in arrays.values()) + 2**20:  # its own files: 0.1 MB
+        raise OSError(errno.ENOSPC, "no space left on the disk for this checkpoint", str(final))
+    try:
+        with ocp.PyTreeCheckpointer() as checkpointer:
+            checkpointer.save(partial.absolute() / "arrays", arrays)
+    except ValueError as error:  # so tensorstore reports an OSError
+        raise OSError(errno.EIO, f"checkpoint not written: {str(error).splitlines()[0][:200]}", str(final)) from error
     digests = {str(file.relative_to(partial)): _digest(file) for file in _files(partial)}
     (partial / MANIFEST).write_text(json.dumps({"step": step, "sha256": digests}, indent=1))
     for file in [*_files(partial), partial]:
@@ -108,6 +117,24 @@ def load_checkpoint(path: Path, like: PyTree) -> PyTree:
     leaves = [arrays[name] if name in arrays else jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in wanted.items()]
     structure = jax.tree.structure(like)
     return jax.tree.map(_typed, like, jax.tree.unflatten(structure, leaves))
+
+
+def restart_environments(algorithm: Algorithm, state: PyTree, key: Key) -> PyTree:
+    """Begin new episodes in the host environments of a state that was loaded: a checkpoint cannot hold them.
+
+    Args:
+        algorithm: a host algorithm; its environments are reset.
+        state: as it was loaded; all else in it stays.
+        key: for the resets.
+    """
+
+    def choose(new: PyTree, old: PyTree) -> PyTree:
+        if isinstance(new, RewardScaler):
+            return old._replace(discounted=new.discounted)  # the sum belongs to the episodes that are gone
+        return new if isinstance(new, RolloutState) else old
+
+    fresh = algorithm.init(key)
+    return jax.tree.map(choose, fresh, state, is_leaf=lambda node: isinstance(node, RolloutState | RewardScaler))
 
 
 def _plain(state: PyTree) -> PyTree:

@@ -1,0 +1,60 @@
+"""From the words of a command line to dataclasses; a mistake becomes one line."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from rlx.envs.host import unknown
+
+
+class UsageError(Exception):
+    """A mistake of the user's; its text is the one line they see."""
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn what goes wrong when the user's words are built into one line."""
+    try:
+        yield
+    except (ValueError, ImportError, gym.error.Error) as error:
+        raise UsageError(" ".join(str(error).split())) from error
+
+
+def one_folder(argv: list[str], usage: str) -> tuple[Path, list[str]]:
+    """Take the run folder off the front of the arguments."""
+    if not argv or argv[0].startswith("-"):
+        raise UsageError(f"say which run: {usage}")
+    return Path(argv[0]), argv[1:]
+
+
+def parse(defaults: dict[str, Any], argv: list[str], program: str) -> dict[str, Any]:
+    """Read flags into dataclasses, whose fields and comments they are."""
+    import tyro
+
+    fields = [(name, type(value), dataclasses.field(default=value)) for name, value in defaults.items()]
+    flags = dataclasses.make_dataclass("Flags", fields, frozen=True)
+    output = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(output):
+            parsed, extra = tyro.cli(
+                flags, prog=program, args=argv, return_unknown_args=True, config=(tyro.conf.OmitArgPrefixes,)
+            )
+    except SystemExit as error:
+        if error.code == 0:  # --help
+            raise
+        lines = [line.strip("│ ") for line in output.getvalue().splitlines()]
+        text = " ".join(lines[1 : next((i for i, line in enumerate(lines) if i and set(line) <= {"─"}), len(lines))])
+        raise UsageError(text) from error
+    if extra:
+        known = [
+            "--" + field.name.replace("_", "-") for value in defaults.values() for field in dataclasses.fields(value)
+        ]
+        raise UsageError(unknown("flag", extra[0], known) + f" (`{program} --help` lists them)")
+    return {name: getattr(parsed, name) for name in defaults}

@@ -1,0 +1,56 @@
+"""The progress bar."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from rlx.cli.options import Spec
+
+
+@contextlib.contextmanager
+def progress_bar(spec: Spec, parts: int) -> Iterator[Callable[..., None]]:
+    """Show one line for all seeds on standard error: steps per second, return, time left; gives what to report to."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.fields[speed]} steps/s  return {task.fields[mean]}"),
+        TimeRemainingColumn(),
+    )
+    console = Console(stderr=True)
+    shown = spec.run.progress and console.is_terminal
+    done, begun = [0] * parts, time.perf_counter()
+    means: list[float | None] = [None] * parts
+    first: int | None = None
+    # redrawn when told to and at most 5 times a second: a thread of its own would take time from the training
+    with Progress(*columns, console=console, auto_refresh=False, disable=not shown) as progress:
+        task = progress.add_task(f"{spec.algorithm} {spec.env}", total=spec.updates * parts, speed="-", mean="-")
+        drawn = 0.0
+
+        def report(update: int, mean: float | None, part: int = 0) -> None:
+            nonlocal drawn, first, begun
+            done[part], means[part] = update, mean if mean is not None else means[part]
+            now = time.perf_counter()
+            if first is None:  # from here on nothing is compiled
+                first, begun = sum(done), now
+            if now - drawn < 0.2 and sum(done) < spec.updates * parts:
+                return
+            drawn = now
+            speed = (sum(done) - first) * spec.config.env_steps * spec.run.seeds / parts / max(now - begun, 1e-9)
+            known = [mean for mean in means if mean is not None]
+            progress.update(
+                task,
+                completed=sum(done),
+                speed=f"{speed:,.0f}" if speed else "-",
+                mean=f"{np.mean(known):.1f}" if known else "-",
+                refresh=True,
+            )
+
+        yield report

@@ -39,7 +39,7 @@ WORKS = {
         workers={"rlx": "benchmarks.workers.ppo_rlx", "rejax": "benchmarks.workers.ppo_rejax"},
     ),
 }
-STAGES = ("import", "build", "trace", "compile", "run")
+STAGES = ("import", "build", "compile", "run")  # compile: tracing and lowering too
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from rlx.core.checkpoint import (
 from rlx.core.evaluate import Episodes, evaluate
 from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.rollout import RolloutState, rollout, start_rollout
-from rlx.core.train import chunks, over_seeds, train
+from rlx.core.train import chunks, compile_steps, jit, over_seeds, train
 from rlx.envs import make, vectorize
 from rlx.types import Algorithm, Env, Learner, Network, Step, Transition, VectorEnv
 
@@ -33,10 +33,12 @@ __all__ = [
     "VectorEnv",
     "checkpoint_steps",
     "chunks",
+    "compile_steps",
     "envs",
     "evaluate",
     "gradient_step",
     "init_learner",
+    "jit",
     "load_checkpoint",
     "make",
     "minibatches",

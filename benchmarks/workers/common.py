@@ -50,13 +50,13 @@ class Stopwatch:
         self.wall[stage], self.cpu[stage] = time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure(watch: Stopwatch, train: Callable[..., Any], check: Callable[[Any], dict[str, Any]]) -> None:
-    """Trace, compile and run `train(key)` once, then `--repeat` times more with other keys; print one JSON line.
+def measure(watch: Stopwatch, prepare: Callable[..., Any], check: Callable[[Any], dict[str, Any]]) -> None:
+    """Compile a run and do it once, then `--repeat` times more with other keys; print one JSON line.
 
     Args:
         watch: has timed the import and the building.
-        train: the whole run as a function that jax can trace.
-        check: what `train` returned -> facts that show the work was equal and learned; only asked with `--check`.
+        prepare: `(key) -> run`, traces and compiles; `run(key)` is the whole training.
+        check: what `run` returned -> facts that show the work was equal and learned; only asked with `--check`.
     """
     import jax
 
@@ -67,10 +67,8 @@ def measure(watch: Stopwatch, train: Callable[..., Any], check: Callable[[Any], 
     args = parser.parse_args()
 
     key = jax.random.key(args.seed)
-    with watch("trace"):
-        lowered = jax.jit(train).lower(key)
     with watch("compile"):
-        program = lowered.compile()
+        program = prepare(key)
     with watch("run"):
         out = jax.block_until_ready(program(key))
 

@@ -28,8 +28,8 @@ def main() -> None:
             skip_initial_evaluation=True,
         ).replace(eval_callback=lambda algorithm, state, key: ())
 
-    def train(key: Any) -> Any:
-        return algorithm.train(key)
+    def prepare(key: Any) -> Any:
+        return jax.jit(algorithm.train).lower(key).compile()
 
     def check(out: Any) -> dict[str, Any]:
         state, _ = out
@@ -42,7 +42,7 @@ def main() -> None:
             "return": float(returns.mean()),
         }
 
-    measure(watch, train, check)
+    measure(watch, prepare, check)
 
 
 if __name__ == "__main__":

@@ -15,15 +15,19 @@ def main() -> None:
     with watch("build"):
         env: Any = rlx.make(PPO["env"])
         network = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), PPO["hidden"], PPO["activation"])
-        optimizer = optax.chain(optax.clip_by_global_norm(PPO["max_grad_norm"]), optax.adam(PPO["learning_rate"]))
+        optimizer = optax.flatten(
+            optax.chain(optax.clip_by_global_norm(PPO["max_grad_norm"]), optax.adam(PPO["learning_rate"]))
+        )
         same = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "discount", "trace", "clip", "value_coef")
         config = rlx.PPOConfig(
             **{name: PPO[name] for name in same}, entropy_coef=PPO["entropy_coef"], value_clip=PPO["clip"]
         )
         algorithm = rlx.ppo(env, network, optimizer, config)
 
-    def train(key: Any) -> Any:
-        return rlx.train(algorithm, key, PPO["updates"])
+    def prepare(key: Any) -> Any:
+        init = rlx.jit(algorithm.init).lower(key).compile()
+        steps = rlx.compile_steps(algorithm, jax.eval_shape(algorithm.init, key), PPO["updates"])
+        return lambda key: steps(init(key))
 
     def check(out: Any) -> dict[str, Any]:
         state, metrics = out
@@ -36,7 +40,7 @@ def main() -> None:
             "return": float(episodes.episode_return.mean()),
         }
 
-    measure(watch, train, check)
+    measure(watch, prepare, check)
 
 
 if __name__ == "__main__":

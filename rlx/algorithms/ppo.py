@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
-from rlx.core.learn import gradient_step, init_learner, minibatches
+from rlx.core.learn import gradient_step, init_learner, minibatches, scan_mean
 from rlx.core.normalize import (
     Moments,
     RewardScaler,
@@ -150,8 +150,10 @@ def ppo_loss(
     distribution, value = apply(params, batch.observation)
     log_prob = distribution.log_prob(batch.action)
     policy_loss = jnp.mean(clipped_surrogate(log_prob, batch.log_prob, batch.advantage, clip))
-    bound = jnp.inf if value_clip is None else value_clip
-    value_loss = jnp.mean(clipped_value_loss(value, batch.value, batch.target, bound))
+    if value_clip is None:
+        value_loss = 0.5 * jnp.mean(jnp.square(value - batch.target))
+    else:
+        value_loss = jnp.mean(clipped_value_loss(value, batch.value, batch.target, value_clip))
     entropy = jnp.mean(distribution.entropy())
     log_prob = jax.lax.stop_gradient(log_prob)
     metrics = {
@@ -302,14 +304,20 @@ def fit_batch(
 ) -> tuple[Learner, Metrics]:
     """Take `num_epochs * num_minibatches` gradient steps on rows `[N, ...]`; metrics are means over the steps."""
 
-    def one(carry: tuple[Learner, jax.Array], rows: jax.Array) -> tuple[tuple[Learner, jax.Array], Metrics]:
+    rows = minibatches(key, batch.value.shape[0], config.num_epochs, config.num_minibatches)  # [steps, M]
+    # What is one number a row is brought into order for all steps at once; observations, which are large, step by step.
+    ordered = jax.tree.map(lambda x: x[rows], batch._replace(observation=()))
+    if config.normalize_advantage:
+        advantage = ordered.advantage
+        deviation = advantage - jnp.mean(advantage, axis=1, keepdims=True)
+        std = jnp.std(advantage, axis=1, keepdims=True)
+        ordered = ordered._replace(advantage=deviation / (std + 1e-8))
+    weights = (config.clip, config.value_clip, config.value_coef, config.entropy_coef)
+
+    def one(carry: tuple[Learner, jax.Array], x: tuple[jax.Array, PPOBatch]) -> tuple[tuple, Metrics]:
         learner, stopped = carry
-        minibatch = jax.tree.map(lambda x: x[rows], batch)
-        if config.normalize_advantage:
-            advantage = minibatch.advantage
-            advantage = (advantage - jnp.mean(advantage)) / (jnp.std(advantage) + 1e-8)
-            minibatch = minibatch._replace(advantage=advantage)
-        weights = (config.clip, config.value_clip, config.value_coef, config.entropy_coef)
+        rows, minibatch = x
+        minibatch = minibatch._replace(observation=jax.tree.map(lambda x: x[rows], batch.observation))
         updated, metrics = gradient_step(ppo_loss, optimizer, learner, apply, minibatch, *weights)
         if config.target_kl is None:
             return (updated, stopped), metrics
@@ -317,6 +325,5 @@ def fit_batch(
         learner = jax.tree.map(lambda old, new: jnp.where(stopped, old, new), learner, updated)
         return (learner, stopped), metrics
 
-    rows = minibatches(key, batch.value.shape[0], config.num_epochs, config.num_minibatches)
-    (learner, _), metrics = jax.lax.scan(one, (learner, jnp.zeros((), bool)), rows)
-    return learner, jax.tree.map(jnp.mean, metrics)
+    (learner, _), metrics = scan_mean(one, (learner, jnp.zeros((), bool)), (rows, ordered))
+    return learner, metrics

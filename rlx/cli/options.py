@@ -61,7 +61,7 @@ class OptimizerConfig:
         """Make the optimiser for a run of `num_steps` gradient steps."""
         rate = optax.linear_schedule(self.learning_rate, 0.0, num_steps) if self.anneal else self.learning_rate
         clip = optax.identity() if self.max_grad_norm is None else optax.clip_by_global_norm(self.max_grad_norm)
-        return optax.chain(clip, optax.adam(rate, eps=self.eps))
+        return optax.flatten(optax.chain(clip, optax.adam(rate, eps=self.eps)))  # one vector: fewer, larger kernels
 
 
 @dataclass(frozen=True)

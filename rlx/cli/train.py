@@ -26,7 +26,7 @@ from rlx.core.checkpoint import (
     save_checkpoint,
 )
 from rlx.core.evaluate import evaluate
-from rlx.core.train import chunks, over_seeds, seed_keys
+from rlx.core.train import chunks, jit, over_seeds, seed_keys
 from rlx.envs.host import Gymnasium
 from rlx.types import Algorithm, Env, Key, PyTree
 
@@ -147,7 +147,7 @@ def train_group(
     if restored is not None:
         start, state = restored
     else:
-        state = group.batched.init(group.keys) if group.batched.host else jax.jit(group.batched.init)(group.keys)
+        state = group.batched.init(group.keys) if group.batched.host else jit(group.batched.init)(group.keys)
     rows = keep_rows(folder / "metrics.jsonl", start)
     failed = failed_seeds(rows)
     update, begun, saved, compiled = start, time.perf_counter(), time.perf_counter(), compiling.seconds
@@ -213,8 +213,8 @@ def evaluate_group(
         states = [jax.tree.map(lambda x, i=i: x[i], state) if several else state for i in range(len(group.seeds))]
         return np.stack([play(state, key) for state, key in zip(states, keys, strict=True)])
     if len(group.seeds) == 1:
-        return np.asarray(jax.jit(play)(state, keys[0]))[None]
-    return np.asarray(jax.jit(jax.vmap(play))(state, keys))
+        return np.asarray(jit(play)(state, keys[0]))[None]
+    return np.asarray(jit(jax.vmap(play))(state, keys))
 
 
 def summarize(values: dict[str, np.ndarray], update: int, env_steps: int) -> dict[str, Any]:

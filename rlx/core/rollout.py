@@ -58,18 +58,24 @@ def rollout(
         `episode_return` and `episode_length` (their means, 0 where none ended).
     """
     run = _host_rollout if env.host else _scan_rollout
-    state, transitions, return_sum, length_sum = run(env, policy, actor, state, key, num_steps)
+    begun, (state, transitions) = state, run(env, policy, actor, state, key, num_steps)
     episodes = (transitions.terminated | transitions.truncated).sum()
     ended = episodes.clip(1)
-    metrics = {"episodes": episodes, "episode_return": return_sum / ended, "episode_length": length_sum / ended}
-    return state, transitions, metrics
+    # What was there and what came, less what the running episodes hold, belongs to the episodes that ended.
+    returns = begun.episode_return.sum() + transitions.reward.sum() - state.episode_return.sum()
+    lengths = begun.episode_length.sum() + transitions.reward.size - state.episode_length.sum()
+    returns = jnp.where(episodes > 0, returns, 0.0)  # not a rounding error, where none ended
+    return (
+        state,
+        transitions,
+        {"episodes": episodes, "episode_return": returns / ended, "episode_length": lengths / ended},
+    )
 
 
 def _scan_rollout(
     env: VectorEnv, policy: Policy, actor: PyTree, state: RolloutState, key: Key, num_steps: int
-) -> tuple[RolloutState, Transition, jax.Array, jax.Array]:
-    def one(carry: tuple, keys: tuple[Key, Key]) -> tuple[tuple, Transition]:
-        state, return_sum, length_sum = carry
+) -> tuple[RolloutState, Transition]:
+    def one(state: RolloutState, keys: tuple[Key, Key]) -> tuple[RolloutState, Transition]:
         action_key, env_key = keys
         action = policy(actor, action_key, state.observation)
         env_state, observation, step = env.step(env_key, state.env_state, action)
@@ -77,18 +83,12 @@ def _scan_rollout(
             state.observation, action, step.reward, step.terminated, step.truncated, step.observation
         )
         done = step.terminated | step.truncated
-        episode_return, episode_length = state.episode_return + step.reward, state.episode_length + 1
-        return_sum += jnp.sum(jnp.where(done, episode_return, 0.0))
-        length_sum += jnp.sum(jnp.where(done, episode_length, 0))
-        state = RolloutState(
-            env_state, observation, jnp.where(done, 0.0, episode_return), jnp.where(done, 0, episode_length)
-        )
-        return (state, return_sum, length_sum), transition
+        episode_return = jnp.where(done, 0.0, state.episode_return + step.reward)
+        episode_length = jnp.where(done, 0, state.episode_length + 1)
+        return RolloutState(env_state, observation, episode_return, episode_length), transition
 
-    keys = jax.random.split(key, (2, num_steps))  # all at once: a draw in the loop costs more than the step
-    carry = (state, jnp.zeros(()), jnp.zeros((), jnp.int32))
-    (state, return_sum, length_sum), transitions = jax.lax.scan(one, carry, (keys[0], keys[1]))
-    return state, transitions, return_sum, length_sum
+    keys = jax.random.split(key, 2 * num_steps).reshape(2, num_steps)  # all at once: a draw in the loop costs more
+    return jax.lax.scan(one, state, (keys[0], keys[1]))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -98,22 +98,18 @@ def _act(policy: Policy, actor: PyTree, key: Key, t: int, observation: PyTree) -
 
 def _host_rollout(
     env: VectorEnv, policy: Policy, actor: PyTree, state: RolloutState, key: Key, num_steps: int
-) -> tuple[RolloutState, Transition, float, int]:
+) -> tuple[RolloutState, Transition]:
     env_state, observation = state.env_state, jax.tree.map(np.asarray, state.observation)
-    episode_return: Any = np.array(state.episode_return)
-    episode_length: Any = np.array(state.episode_length)
-    return_sum, length_sum, rows = 0.0, 0, []
+    episode_return: Any = np.asarray(state.episode_return)
+    episode_length: Any = np.asarray(state.episode_length)
+    rows = []
     for t in range(num_steps):
         action: Any = np.asarray(_act(policy, actor, key, t, observation))
         env_state, next_observation, step = env.step(key, env_state, action)
         rows.append(Transition(observation, action, step.reward, step.terminated, step.truncated, step.observation))
         observation = next_observation
-        episode_return += step.reward
-        episode_length += 1
         done = step.terminated | step.truncated
-        if done.any():
-            return_sum += float(episode_return[done].sum())
-            length_sum += int(episode_length[done].sum())
-            episode_return[done], episode_length[done] = 0.0, 0
+        episode_return = np.where(done, np.float32(0.0), episode_return + step.reward)
+        episode_length = np.where(done, np.int32(0), episode_length + 1)
     transitions = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
-    return RolloutState(env_state, observation, episode_return, episode_length), transitions, return_sum, length_sum
+    return RolloutState(env_state, observation, episode_return, episode_length), transitions

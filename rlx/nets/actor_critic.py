@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 import jax
 
-from rlx.nets.mlp import MLP
+from rlx.nets.mlp import apply_mlp, init_mlps
 from rlx.ops.distributions import Categorical, Normal
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ class ActorCritic(nn.Module):
     @nn.compact
     def __call__(self, observation: jax.Array) -> tuple[Categorical | Normal, jax.Array]:
         """`[..., O]` -> (distribution over actions, value `[...]`)."""
-        logits = MLP(self.hidden, self.head.outputs, self.activation, gain=0.01, name="actor")(observation)
-        value = MLP(self.hidden, 1, self.activation, name="critic")(observation)
-        return self.head(logits), value[..., 0]
+        sizes = (observation.shape[-1], *self.hidden)
+        mlps = {"actor": ((*sizes, self.head.outputs), 0.01), "critic": ((*sizes, 1), 1.0)}  # the policy near uniform
+        layers = self.param("mlps", init_mlps, mlps)
+        outputs = apply_mlp(layers["actor"], observation, self.activation)
+        value = apply_mlp(layers["critic"], observation, self.activation)
+        return self.head(outputs), value[..., 0]

@@ -1,8 +1,8 @@
-"""A multilayer perceptron whose parameters cost one random draw."""
+"""Multilayer perceptrons whose parameters cost one random draw."""
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import flax.linen as nn
 import jax
@@ -11,25 +11,44 @@ import jax.numpy as jnp
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
 
 
-def unit_columns(key: jax.Array, sizes: Sequence[int], gains: Sequence[float]) -> dict[str, dict[str, jax.Array]]:
-    """Dense layers `sizes[0] -> sizes[1] -> ...` whose units have weight vectors of a fixed norm; biases are 0.
+Layers = dict[str, dict[str, jax.Array]]  # {"0": {"kernel": [in, out], "bias": [out]}, "1": ...}
 
-    Each column of a kernel is a random direction of length `gains[i]`: nearly orthogonal columns of exactly the norm
-    that an orthogonal matrix would give them, without a QR decomposition a layer, which compiles slowly (OpenAI
-    baselines' `normc_initializer`). All layers share one draw, as every draw costs compile time.
 
-    Returns:
-        `{"0": {"kernel": [in, out], "bias": [out]}, "1": ...}`.
+def init_mlps(key: jax.Array, mlps: Mapping[str, tuple[Sequence[int], float]]) -> dict[str, Layers]:
+    """Initialise several MLPs `{name: (sizes, gain of the last layer)}`; `sizes` are inputs, hidden widths, outputs.
+
+    Each column of a kernel, the weight vector of one unit, is a random direction of length sqrt(2), or `gain` in the
+    last layer: nearly orthogonal columns of exactly the norm that an orthogonal matrix would give them, without a QR
+    decomposition a layer (OpenAI baselines' `normc_initializer`). Biases are 0. All kernels share one draw of random
+    numbers: draws and decompositions are what takes long to compile.
     """
-    shapes = list(itertools.pairwise(sizes))
-    noise = jax.random.normal(key, (sum(math.prod(shape) for shape in shapes),))
-    layers, start = {}, 0
-    for index, (shape, gain) in enumerate(zip(shapes, gains, strict=True)):
-        kernel = noise[start : start + math.prod(shape)].reshape(shape)
-        start += math.prod(shape)
-        kernel = kernel * (gain * jax.lax.rsqrt(jnp.sum(jnp.square(kernel), axis=0, keepdims=True)))
-        layers[str(index)] = {"kernel": kernel, "bias": jnp.zeros(shape[1])}
-    return layers
+    shapes = {name: list(itertools.pairwise(sizes)) for name, (sizes, _) in mlps.items()}
+    noise = jax.random.normal(key, (sum(math.prod(shape) for layers in shapes.values() for shape in layers),))
+    start, params = 0, {}
+    for name, (_, gain) in mlps.items():
+        gains = [math.sqrt(2.0)] * (len(shapes[name]) - 1) + [gain]
+        params[name] = {}
+        for index, (shape, length) in enumerate(zip(shapes[name], gains, strict=True)):
+            kernel = noise[start : start + math.prod(shape)].reshape(shape)
+            start += math.prod(shape)
+            kernel = kernel * (length * jax.lax.rsqrt(jnp.sum(jnp.square(kernel), axis=0, keepdims=True)))
+            params[name][str(index)] = {"kernel": kernel, "bias": jnp.zeros(shape[1])}
+    return params
+
+
+def apply_mlp(layers: Layers, x: jax.Array, activation: str) -> jax.Array:
+    """Dense layers with an activation between them and none after the last: `[..., O] -> [..., outputs]`.
+
+    Raises:
+        ValueError: an unknown activation.
+    """
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"unknown activation {activation!r}: use one of {', '.join(ACTIVATIONS)}")
+    for index in range(len(layers)):
+        if index:
+            x = ACTIVATIONS[activation](x)
+        x = x @ layers[str(index)]["kernel"] + layers[str(index)]["bias"]
+    return x
 
 
 class MLP(nn.Module):
@@ -50,15 +69,5 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the layers to `[..., O]`."""
-        if self.activation not in ACTIVATIONS:
-            raise ValueError(f"unknown activation {self.activation!r}: use one of {', '.join(ACTIVATIONS)}")
         sizes = (x.shape[-1], *self.hidden, self.outputs)
-        gains = (math.sqrt(2.0),) * len(self.hidden) + (self.gain,)
-        layers = self.param("layers", unit_columns, sizes, gains)
-        activation = ACTIVATIONS[self.activation]
-        for index in range(len(sizes) - 1):
-            layer = layers[str(index)]
-            x = x @ layer["kernel"] + layer["bias"]
-            if index < len(self.hidden):
-                x = activation(x)
-        return x
+        return apply_mlp(self.param("mlp", init_mlps, {"layers": (sizes, self.gain)})["layers"], x, self.activation)

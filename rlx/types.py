@@ -82,8 +82,9 @@ class VectorEnv(NamedTuple):
 
     Attributes:
         reset: `(key) -> (state, observation)`.
-        step: `(key, state, action) -> (state, observation, step)`: `observation` is what to act on next (of a new
-            episode where one ended), `step.observation` the true successor from before any reset.
+        step: `(keys [2, B], state, action) -> (state, observation, step)`: `observation` is what to act on next (of a
+            new episode where one ended), `step.observation` the true successor from before any reset. There is a key
+            to step and one to reset each environment, so that a loop can draw all its keys before it begins.
         num_envs: B.
         observation_space: space of one environment's observation.
         action_space: space of one environment's action.

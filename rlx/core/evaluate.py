@@ -54,19 +54,20 @@ def evaluate(
     if num_episodes < 1:
         raise ValueError(f"num_episodes={num_episodes} must be 1 or more")
     envs = vectorize(env, num_episodes)
+    xp: Any = np if envs.host else jnp
     reset_key, loop_key = jax.random.split(key)
     env_state, observation = envs.reset(reset_key)
 
     def one(carry: tuple) -> tuple:
         key, env_state, observation, over, total, length = carry
-        key, action_key, env_key = jax.random.split(key, 3)
+        keys = jax.random.split(key, 2 + 2 * num_episodes)
+        key, action_key, env_keys = keys[0], keys[1], keys[2:].reshape(2, num_episodes)
         action = act(state, None if greedy else action_key, observation)
-        env_state, observation, step = envs.step(env_key, env_state, action)
-        total, length = total + step.reward * ~over, length + ~over
+        env_state, observation, step = envs.step(env_keys, env_state, action)
+        total, length = total + xp.where(over, 0.0, step.reward), length + ~over
         over = over | step.terminated | step.truncated
         return key, env_state, observation, over, total, length
 
-    xp: Any = np if envs.host else jnp
     carry = (
         loop_key,
         env_state,

@@ -76,9 +76,9 @@ def _scan_rollout(
     env: VectorEnv, policy: Policy, actor: PyTree, state: RolloutState, key: Key, num_steps: int
 ) -> tuple[RolloutState, Transition]:
     def one(state: RolloutState, keys: tuple[Key, Key]) -> tuple[RolloutState, Transition]:
-        action_key, env_key = keys
+        action_key, env_keys = keys
         action = policy(actor, action_key, state.observation)
-        env_state, observation, step = env.step(env_key, state.env_state, action)
+        env_state, observation, step = env.step(env_keys, state.env_state, action)
         transition = Transition(
             state.observation, action, step.reward, step.terminated, step.truncated, step.observation
         )
@@ -87,8 +87,8 @@ def _scan_rollout(
         episode_length = jnp.where(done, 0, state.episode_length + 1)
         return RolloutState(env_state, observation, episode_return, episode_length), transition
 
-    keys = jax.random.split(key, 2 * num_steps).reshape(2, num_steps)  # all at once: a draw in the loop costs more
-    return jax.lax.scan(one, state, (keys[0], keys[1]))
+    keys = jax.random.split(key, num_steps * (1 + 2 * env.num_envs)).reshape(num_steps, -1)  # no draw in the loop
+    return jax.lax.scan(one, state, (keys[:, 0], keys[:, 1:].reshape(num_steps, 2, env.num_envs)))
 
 
 @partial(jax.jit, static_argnums=0)

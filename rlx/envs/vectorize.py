@@ -38,16 +38,16 @@ def vectorize(env: Env | Gymnasium, num_envs: int) -> VectorEnv:
     def reset(key: Key) -> tuple[PyTree, PyTree]:
         return jax.vmap(env.reset)(jax.random.split(key, num_envs))
 
-    def step(key: Key, state: PyTree, action: jax.Array) -> tuple[PyTree, PyTree, Step]:
-        step_key, reset_key = jax.random.split(key)
-        out = jax.vmap(env.step)(jax.random.split(step_key, num_envs), state, to_env(action))
+    def step(keys: Key, state: PyTree, action: jax.Array) -> tuple[PyTree, PyTree, Step]:
+        step_keys, reset_keys = keys
+        out = jax.vmap(env.step)(step_keys, state, to_env(action))
         done = out.terminated | out.truncated
 
         def begin(going_on: tuple[PyTree, PyTree]) -> tuple[PyTree, PyTree]:
             def where_done(new: jax.Array, old: jax.Array) -> jax.Array:
                 return jnp.where(done.reshape(num_envs, *(1,) * (new.ndim - 1)), new, old)
 
-            return jax.tree.map(where_done, reset(reset_key), going_on)
+            return jax.tree.map(where_done, jax.vmap(env.reset)(reset_keys), going_on)
 
         # Most steps end no episode: then no random bits are drawn. Under vmap both sides run.
         state, observation = jax.lax.cond(jnp.any(done), begin, lambda same: same, (out.state, out.observation))
@@ -93,7 +93,7 @@ def _vectorize_host(recipe: Gymnasium, num_envs: int) -> VectorEnv:
         observation, _ = envs.reset(seed=seeds)
         return (), observed(observation)
 
-    def step(key: Key, state: PyTree, action: jax.Array) -> tuple[PyTree, PyTree, Step]:
+    def step(keys: Key, state: PyTree, action: jax.Array) -> tuple[PyTree, PyTree, Step]:
         out: Any = envs.step(to_env(np.asarray(action)))
         observation, reward, terminated, truncated, info = out
         observation = observed(observation)

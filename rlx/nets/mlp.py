@@ -17,10 +17,9 @@ Layers = dict[str, dict[str, jax.Array]]  # {"0": {"kernel": [in, out], "bias": 
 def init_mlps(key: jax.Array, mlps: Mapping[str, tuple[Sequence[int], float]]) -> dict[str, Layers]:
     """Initialise several MLPs `{name: (sizes, gain of the last layer)}`; `sizes` are inputs, hidden widths, outputs.
 
-    Each column of a kernel, the weight vector of one unit, is a random direction of length sqrt(2), or `gain` in the
-    last layer: nearly orthogonal columns of exactly the norm that an orthogonal matrix would give them, without a QR
-    decomposition a layer (OpenAI baselines' `normc_initializer`). Biases are 0. All kernels share one draw of random
-    numbers: draws and decompositions are what takes long to compile.
+    Kernels `[in, out]` are normal with the mean square of an orthogonal matrix, `gain^2 / max(in, out)`, where the gain
+    is sqrt(2), or that of the last layer. They are nearly orthogonal and need no QR decomposition. Biases are 0. All
+    kernels share one draw of random numbers: draws and decompositions are what takes long to compile.
     """
     shapes = {name: list(itertools.pairwise(sizes)) for name, (sizes, _) in mlps.items()}
     noise = jax.random.normal(key, (sum(math.prod(shape) for layers in shapes.values() for shape in layers),))
@@ -28,10 +27,9 @@ def init_mlps(key: jax.Array, mlps: Mapping[str, tuple[Sequence[int], float]]) -
     for name, (_, gain) in mlps.items():
         gains = [math.sqrt(2.0)] * (len(shapes[name]) - 1) + [gain]
         params[name] = {}
-        for index, (shape, length) in enumerate(zip(shapes[name], gains, strict=True)):
-            kernel = noise[start : start + math.prod(shape)].reshape(shape)
+        for index, (shape, factor) in enumerate(zip(shapes[name], gains, strict=True)):
+            kernel = noise[start : start + math.prod(shape)].reshape(shape) * (factor / math.sqrt(max(shape)))
             start += math.prod(shape)
-            kernel = kernel * (length * jax.lax.rsqrt(jnp.sum(jnp.square(kernel), axis=0, keepdims=True)))
             params[name][str(index)] = {"kernel": kernel, "bias": jnp.zeros(shape[1])}
     return params
 
@@ -58,7 +56,7 @@ class MLP(nn.Module):
         hidden: widths of the hidden layers.
         outputs: width of the last layer.
         activation: a name in `ACTIVATIONS`.
-        gain: norm of the last layer's weight vectors: 0.01 makes a policy start near uniform, 1 suits a value.
+        gain: scale of the last layer: 0.01 makes a policy start near uniform, 1 suits a value.
     """
 
     hidden: Sequence[int]
@@ -70,4 +68,5 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the layers to `[..., O]`."""
         sizes = (x.shape[-1], *self.hidden, self.outputs)
-        return apply_mlp(self.param("mlp", init_mlps, {"layers": (sizes, self.gain)})["layers"], x, self.activation)
+        layers = self.param("layers", lambda key: init_mlps(key, {"mlp": (sizes, self.gain)})["mlp"])
+        return apply_mlp(layers, x, self.activation)

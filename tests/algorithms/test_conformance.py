@@ -67,18 +67,18 @@ DISCRETE = [
 ]
 CARTPOLE, PENDULUM = rlx.envs.CartPole(max_steps=5), rlx.envs.Pendulum(max_steps=5)
 SCALED = {"normalize_observation": True, "normalize_reward": True}
-BOUNDED = {"target_kl": 0.01, "value_clip": 0.2}
+BOUNDED = {"target_kl": 0.05, "value_clip": 0.2}
 CASES = {
     "ppo": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY), PROBE, DISCRETE),
     "ppo-continuous": Case(
         functools.partial(
-            ppo, learning_rate=5e-3
+            ppo, learning_rate=1e-3
         ),  # faster, some seeds push the mean out of the box, where clipping hides what an action does
         PENDULUM,
         rlx.PPOConfig(**TINY, **SCALED),
         PROBE | RAW,
         CONTINUOUS,
-        max_steps=250,
+        max_steps=600,
     ),
     "ppo-bounded": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY, **BOUNDED), PROBE | LOOSE, [probes.Clock()]),
 }
@@ -95,7 +95,7 @@ def algorithm_of(name):
 @functools.cache
 def compiled(name):
     """`init` and `step`, compiled once for all properties; neither donates."""
-    return jax.jit(algorithm_of(name).init), jax.jit(algorithm_of(name).step)
+    return rlx.jit(algorithm_of(name).init), rlx.jit(algorithm_of(name).step)
 
 
 def plain(tree):
@@ -151,7 +151,7 @@ def data(leaf):
 @pytest.mark.slow
 def test_resuming_in_another_process_is_exact(name, tmp_path):
     algorithm, (init, _) = algorithm_of(name), compiled(name)
-    whole, metrics = jax.jit(lambda key: rlx.train(algorithm, key, 2 * STEPS))(KEY)
+    whole, metrics = rlx.jit(lambda key: rlx.train(algorithm, key, 2 * STEPS))(KEY)
     ((half, _),) = rlx.chunks(algorithm, init(KEY), STEPS, every=STEPS)
     saved = save_checkpoint(tmp_path, 1, half)
     subprocess.run([sys.executable, "-W", "error", __file__, name, saved, tmp_path / "after"], check=True)
@@ -244,7 +244,7 @@ def perturbed(value):
     """Another value that a field may have; a number for None."""
     if value is None:
         return 1e-3
-    return not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else 0.5 * value
+    return not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else 0.01 * value
 
 
 @functools.cache

@@ -48,9 +48,9 @@ def plain(tree):
 @pytest.mark.parametrize("make", [walk, ppo])
 def test_train_equals_chunks_bit_for_bit(make):
     algorithm = make()
-    state, metrics = jax.jit(lambda key: rlx.train(algorithm, key, 5))(KEY)
+    state, metrics = rlx.jit(lambda key: rlx.train(algorithm, key, 5))(KEY)
     rows = []
-    for after, row in rlx.chunks(algorithm, jax.jit(algorithm.init)(KEY), 5, every=2):
+    for after, row in rlx.chunks(algorithm, rlx.jit(algorithm.init)(KEY), 5, every=2):
         last = after
         rows.append(jax.device_get(row))
     assert [len(jax.tree.leaves(row)[0]) for row in rows] == [2, 2, 1]

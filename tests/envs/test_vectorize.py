@@ -21,7 +21,7 @@ def test_every_reset_is_a_new_random_start(env):
     action = jnp.zeros((4, *env.action_space.shape))
     step, starts = jax.jit(envs.step), [observation]
     for key in jax.random.split(KEY, 9):
-        state, observation, out = step(key, state, action)
+        state, observation, out = step(jax.random.split(key, (2, 4)), state, action)
         done = out.terminated | out.truncated
         starts.append(observation[done])
         np.testing.assert_array_equal(observation[~done], out.observation[~done])
@@ -34,7 +34,7 @@ def test_only_the_environment_that_ended_begins_anew():
     envs = rlx.vectorize(rlx.envs.CartPole(), 3)
     state, _ = envs.reset(KEY)
     state = state._replace(position=jnp.array([0.0, 3.0, 0.0]))
-    after, observation, out = jax.jit(envs.step)(KEY, state, jnp.zeros(3, int))
+    after, observation, out = jax.jit(envs.step)(jax.random.split(KEY, (2, 3)), state, jnp.zeros(3, int))
     np.testing.assert_array_equal(out.terminated, [False, True, False])
     np.testing.assert_array_equal(after.time, [1, 0, 1])
     assert np.all(np.abs(observation[1]) <= 0.05)

@@ -7,7 +7,7 @@ import pytest
 from gymnasium import spaces
 
 from rlx.nets import MLP, ActorCritic, CategoricalHead, NormalHead, policy_head
-from rlx.nets.mlp import ACTIVATIONS, unit_columns
+from rlx.nets.mlp import ACTIVATIONS, init_mlps
 
 KEY = jax.random.key(0)
 BOX = spaces.Box(-1, 1, (2,))
@@ -51,18 +51,21 @@ def test_mlp_equals_numpy(activation):
     np.testing.assert_allclose(network.apply({"params": {"layers": layers}}, x), y, rtol=1e-5, atol=1e-5)
 
 
-def test_unit_columns_have_exactly_the_gain_as_norm():
-    layers = unit_columns(KEY, (6, 5, 400, 3), (1.5, 1.0, 0.01))
-    for layer, gain in zip(layers.values(), (1.5, 1.0, 0.01), strict=True):
-        np.testing.assert_allclose(jnp.linalg.norm(layer["kernel"], axis=0), gain, rtol=1e-5)
-        assert not layer["bias"].any()
-    directions = layers["1"]["kernel"]  # 400 in 5 dimensions: uniform on the sphere
-    np.testing.assert_allclose(directions @ directions.T / 400, np.eye(5) / 5, atol=0.05)
+def test_kernels_have_the_scale_of_orthogonal_matrices():
+    mlps = init_mlps(KEY, {"actor": ((200, 300, 400, 100), 0.01), "critic": ((200, 300), 1.0)})
+    for layers, gains in ((mlps["actor"], (2**0.5, 2**0.5, 0.01)), (mlps["critic"], (1.0,))):
+        for layer, gain in zip(layers.values(), gains, strict=True):
+            kernel = layer["kernel"]
+            orthogonal = jax.nn.initializers.orthogonal(gain)(KEY, kernel.shape)
+            np.testing.assert_allclose(jnp.mean(kernel**2), jnp.mean(orthogonal**2), rtol=0.02)
+            np.testing.assert_allclose(jnp.mean(kernel), 0.0, atol=0.01 * gain)
+            assert not layer["bias"].any()
+    assert not np.array_equal(mlps["actor"]["0"]["kernel"], mlps["critic"]["0"]["kernel"])
 
 
 def test_initialisation_is_one_random_draw_a_network():
-    draws = count(jax.make_jaxpr(MLP((8, 8, 8), 3).init)(KEY, jnp.zeros(4)).jaxpr, "random_bits")
-    assert draws == 1
+    for network in (MLP((8, 8, 8), 3), ActorCritic(CategoricalHead(2), (8, 8))):
+        assert count(jax.make_jaxpr(network.init)(KEY, jnp.zeros(4)).jaxpr, "random_bits") == 1
 
 
 @pytest.mark.parametrize(
@@ -100,6 +103,6 @@ def test_a_policy_starts_near_uniform_and_a_value_does_not():
 def test_actor_and_critic_share_no_parameters():
     network = ActorCritic(CategoricalHead(3), (8,))
     params = network.init(KEY, jnp.zeros(4))
-    slope = jax.grad(lambda params: network.apply(params, jnp.ones(4))[1])(params)["params"]
+    slope = jax.grad(lambda params: network.apply(params, jnp.ones(4))[1])(params)["params"]["mlps"]
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope["actor"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(slope["critic"]))

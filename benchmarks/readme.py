@@ -34,13 +34,32 @@ def returns_table() -> str:
 
 
 def speed_table() -> str:
-    """Ratios of medians, rlx over the peer, from one run in alternation."""
+    """Medians of rlx and the peer, and their ratio, from one run in alternation."""
     file = RESULTS.parent / "compare_ppo.json"
-    return speed_rows(json.loads(file.read_text())) if file.is_file() else "Not measured yet."
-
-
-def speed_rows(result: dict) -> str:
-    raise NotImplementedError(result.keys())
+    if not file.is_file():
+        return "Not measured yet."
+    result = json.loads(file.read_text())
+    parts = [
+        ("whole process, no compilation cache", "cold", "process_wall", "s"),
+        ("whole process, warm compilation cache", "warm", "process_wall", "s"),
+        ("import", "cold", "import_wall", "s"),
+        ("trace and compile", "cold", "compile_wall", "s"),
+        ("training, compiled", "steady", "run_wall", "s"),
+        ("peak memory", "cold", "peak_memory_mib", "MiB"),
+    ]
+    rows = ["| median | rlx | rejax | rlx / rejax |", "|---|---|---|---|"]
+    for label, series, metric, unit in parts:
+        row = result[series][metric]
+        ours, theirs = row["rlx"]["median"], row["rejax"]["median"]
+        rows.append(f"| {label} | {ours:.3g} {unit} | {theirs:.3g} {unit} | **{row['ratio']:.2f}** |")
+    versions, origin = result["versions"], result["provenance"]
+    rows.append("")
+    rows.append(
+        f"rejax {versions['rejax']['rejax']}, jax {versions['rlx']['jax']}, one pinned core of {origin['cores']} "
+        f"({origin['cpu']}), commit {origin['commit'][:7]}. Both learned: return "
+        f"{result['check']['rlx'][0]['return']:.0f} and {result['check']['rejax'][0]['return']:.0f}."
+    )
+    return "\n".join(rows)
 
 
 def rendered(text: str) -> str:

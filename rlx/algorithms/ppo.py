@@ -272,13 +272,16 @@ def make_batch(params: PyTree, apply: Callable, transitions: Transition, discoun
 
     The network sees the whole rollout at once, which is faster than asking it at every step of the rollout.
     """
-    distribution, value = apply(params, transitions.observation)
-    _, last_value = apply(params, jax.tree.map(lambda x: x[-1:], transitions.next_observation))
+    # One row more at the end, for the value that follows the last row; its log-probability is dropped.
+    after = transitions.observation, transitions.next_observation
+    distribution, values = apply(params, jax.tree.map(lambda x, y: jnp.concatenate([x, y[-1:]]), *after))
+    actions = jnp.concatenate([transitions.action, transitions.action[-1:]])
+    log_prob, value = distribution.log_prob(actions)[:-1], values[:-1]
     # A row's successor is the next row, but where an episode was cut off. Few rollouts have one: only then pay.
     next_value = jax.lax.cond(
         jnp.any(transitions.truncated),
         lambda: apply(params, transitions.next_observation)[1],
-        lambda: jnp.concatenate([value[1:], last_value]),
+        lambda: values[1:],
     )
     advantage = gae(
         transitions.reward, value, next_value, transitions.terminated, transitions.truncated, discount, trace
@@ -286,7 +289,7 @@ def make_batch(params: PyTree, apply: Callable, transitions: Transition, discoun
     batch = PPOBatch(
         transitions.observation,
         transitions.action,
-        distribution.log_prob(transitions.action),
+        log_prob,
         value,
         advantage,
         advantage + value,

@@ -16,13 +16,18 @@ from jax.core import eval_jaxpr
 from rlx.types import Algorithm, Key, Metrics, PyTree
 
 
-def jit(function: Callable, **kwargs: Any) -> Callable:
-    """`jax.jit` as rlx's drivers and command line use it: on a CPU with LLVM's first level of optimisation.
+def jit(function: Callable, level: int = 1, **kwargs: Any) -> Callable:
+    """`jax.jit` as rlx's drivers and command line use it: on a CPU with less optimisation by LLVM.
 
     Programs of many small kernels then compile in 0.8 to 0.9 of the time and run as fast. Rounding may differ in the
     last bit from `jax.jit`'s.
+
+    Args:
+        function: what to compile.
+        level: LLVM's level of optimisation, on a CPU: 1, or 0 for what runs once, such as an `init`.
+        **kwargs: those of `jax.jit`.
     """
-    options = {"xla_backend_optimization_level": 1} if jax.default_backend() == "cpu" else None
+    options = {"xla_backend_optimization_level": level} if jax.default_backend() == "cpu" else None
     return jax.jit(function, compiler_options=options, **kwargs)
 
 

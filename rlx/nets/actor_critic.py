@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import flax.linen as nn
 import jax
 
-from rlx.nets.mlp import apply_mlp, init_mlps
+from rlx.nets.mlp import apply_mlp, init_mlps, parameter
 from rlx.ops.distributions import Categorical, Normal
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class ActorCritic(nn.Module):
         """`[..., O]` -> (distribution over actions, value `[...]`)."""
         sizes = (observation.shape[-1], *self.hidden)
         mlps = {"actor": ((*sizes, self.head.outputs), 0.01), "critic": ((*sizes, 1), 1.0)}  # the policy near uniform
-        layers = self.param("mlps", init_mlps, mlps)
+        layers = parameter(self, "mlps", init_mlps, mlps)
         outputs = apply_mlp(layers["actor"], observation, self.activation)
         value = apply_mlp(layers["critic"], observation, self.activation)
         return self.head(outputs), value[..., 0]

@@ -2,7 +2,8 @@
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -49,6 +50,11 @@ def apply_mlp(layers: Layers, x: jax.Array, activation: str) -> jax.Array:
     return x
 
 
+def parameter(module: nn.Module, name: str, init: Callable[..., Any], *args: Any) -> Any:
+    """`module.param`, but `init` is traced when it initialises alone: linen traces it in every `apply`, for a check."""
+    return module.param(name, init, *args) if module.is_initializing() else module.get_variable("params", name)
+
+
 class MLP(nn.Module):
     """Dense layers with an activation between them and none after the last: `[..., O] -> [..., outputs]`.
 
@@ -68,5 +74,5 @@ class MLP(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply the layers to `[..., O]`."""
         sizes = (x.shape[-1], *self.hidden, self.outputs)
-        layers = self.param("layers", lambda key: init_mlps(key, {"mlp": (sizes, self.gain)})["mlp"])
+        layers = parameter(self, "layers", lambda key: init_mlps(key, {"mlp": (sizes, self.gain)})["mlp"])
         return apply_mlp(layers, x, self.activation)

@@ -47,9 +47,7 @@ class PPOConfig:
     value_clip: float | None = None  # how far a value may move per update, in units of the return; None: freely
     value_coef: float = 0.5  # weight of the value loss (half the squared error)
     entropy_coef: float = 0.0  # weight of the entropy bonus, per nat; 0 to 0.02
-    target_kl: float | None = (
-        None  # stop the update's epochs once approx_kl exceeds it, in nats; 0.01 to 0.05; None: never
-    )
+    target_kl: float | None = None  # end the update once approx_kl exceeds it, nats; 0.01 to 0.05; None: never
     normalize_advantage: bool = True  # give each minibatch's advantages mean 0 and variance 1
     normalize_observation: bool = False  # give observations mean 0 and variance 1 by running statistics
     normalize_reward: bool = False  # divide rewards by the running deviation of the discounted return

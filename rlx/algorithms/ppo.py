@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
-from rlx.core.learn import gradient_step, init_learner, minibatches, scan_mean
+from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.normalize import (
     Moments,
     RewardScaler,
@@ -326,5 +326,5 @@ def fit_batch(
         learner = jax.tree.map(lambda old, new: jnp.where(stopped, old, new), learner, updated)
         return (learner, stopped), metrics
 
-    (learner, _), metrics = scan_mean(one, (learner, jnp.zeros((), bool)), (rows, ordered))
-    return learner, metrics
+    (learner, _), metrics = jax.lax.scan(one, (learner, jnp.zeros((), bool)), (rows, ordered))
+    return learner, jax.tree.map(jnp.mean, metrics)

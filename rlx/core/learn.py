@@ -44,24 +44,6 @@ def gradient_step(
     return Learner(params, opt_state), metrics | {"loss": value, "gradient_norm": gradient_norm}
 
 
-def scan_mean(
-    step: Callable[[PyTree, PyTree], tuple[PyTree, Metrics]], carry: PyTree, xs: PyTree
-) -> tuple[PyTree, Metrics]:
-    """Scan `step` over the leading axis of `xs`, and give the last carry and the mean of each metric.
-
-    Inside, the metrics are one vector: written one by one, they cost a kernel each in every iteration.
-    """
-    names: list[str] = []
-
-    def one(carry: PyTree, x: PyTree) -> tuple[PyTree, jax.Array]:
-        carry, metrics = step(carry, x)
-        names[:] = metrics
-        return carry, jnp.stack(list(metrics.values()))
-
-    carry, rows = jax.lax.scan(one, carry, xs)
-    return carry, dict(zip(names, jnp.mean(rows, axis=0), strict=True))
-
-
 def minibatches(key: Key, num_rows: int, num_epochs: int, num_minibatches: int) -> jax.Array:
     """Indices `[num_epochs * num_minibatches, M]` that visit every row once an epoch, each epoch in a new order.
 

@@ -25,7 +25,7 @@ def main() -> None:
         algorithm = rlx.ppo(env, network, optimizer, config)
 
     def prepare(key: Any) -> Any:
-        init = rlx.jit(algorithm.init, level=0).lower(key).compile()
+        init = rlx.jit(algorithm.init, once=True).lower(key).compile()
         steps = rlx.compile_steps(algorithm, jax.eval_shape(algorithm.init, key), PPO["updates"])
         return lambda key: steps(init(key))
 

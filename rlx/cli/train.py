@@ -147,7 +147,7 @@ def train_group(
     if restored is not None:
         start, state = restored
     else:
-        state = group.batched.init(group.keys) if group.batched.host else jit(group.batched.init, level=0)(group.keys)
+        state = group.batched.init(group.keys) if group.batched.host else jit(group.batched.init, once=True)(group.keys)
     rows = keep_rows(folder / "metrics.jsonl", start)
     failed = failed_seeds(rows)
     update, begun, saved, compiled = start, time.perf_counter(), time.perf_counter(), compiling.seconds

@@ -4,7 +4,7 @@ import signal
 
 import jax
 import pytest
-from runs import CARTPOLE, alive, run, started
+from cli_runs import CARTPOLE, alive, run, started
 
 
 @pytest.fixture(autouse=True)

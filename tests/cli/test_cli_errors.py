@@ -9,11 +9,11 @@ import shutil
 import gymnasium as gym
 import numpy as np
 import pytest
+from cli_runs import run, tree
 
 from rlx.cli import main
 from rlx.cli.commands import EvalOptions
 from rlx.cli.options import ALGORITHMS, NetworkConfig, OptimizerConfig, RunOptions
-from runs import run, tree
 
 ENV = ["train", "ppo", "CartPole-v1"]
 

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 import pytest
-from runs import SEEDS, result, run, tree
+from cli_runs import SEEDS, result, run, tree
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,7 @@ import signal
 import time
 
 import pytest
-from runs import CARTPOLE, ENV_STEPS, TINY, UPDATES, alive, result, run, start, wait_for
+from cli_runs import CARTPOLE, ENV_STEPS, TINY, UPDATES, alive, result, run, start, wait_for
 
 pytestmark = pytest.mark.slow
 HOST = ["train", "ppo", "CartPole-v1", *TINY, "--gymnasium", "--seeds", "2"]

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cli_runs import CARTPOLE, ENV_STEPS, EVERY, SEEDS, TINY, UPDATES, lines, result, run, steps
 from matplotlib.image import imread
-from runs import CARTPOLE, ENV_STEPS, EVERY, SEEDS, TINY, UPDATES, lines, result, run, steps
 
 import rlx
 from rlx.cli.options import ALGORITHMS, Entry, build_ppo

@@ -6,7 +6,7 @@ import signal
 
 import numpy as np
 import pytest
-from runs import (
+from cli_runs import (
     CARTPOLE,
     EVERY,
     SEEDS,

@@ -12,8 +12,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from matplotlib.image import imread
-from runs import (
+from cli_runs import (
     CARTPOLE,
     ENV_STEPS,
     EVERY,
@@ -29,6 +28,7 @@ from runs import (
     start,
     steps,
 )
+from matplotlib.image import imread
 from scipy import stats
 
 import rlx

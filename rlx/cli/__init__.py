@@ -1,7 +1,5 @@
 """The command line: `rlx train | eval | resume`. Bad input gets one line on standard error and exit status 2."""
 
-import atexit
-import gc
 import sys
 
 
@@ -9,5 +7,4 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; the console script `rlx`."""
     from rlx.cli.commands import run
 
-    atexit.register(gc.freeze)  # else Python looks through all that was imported once more before it ends, for 0.3 s
     return run(sys.argv[1:] if argv is None else argv)

@@ -90,7 +90,7 @@ def compare() -> None:
 def learn(updates: int, picture: str) -> None:
     """Balance CartPole's pole with four seeds at once, and draw how it went."""
     env = rlx.make("CartPole-v1")
-    network = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space))
+    network = rlx.nets.actor_critic(env)
     config = rlx.PPOConfig(num_envs=8, num_steps=128, num_epochs=10, num_minibatches=8)
     gradient_steps = updates * config.num_epochs * config.num_minibatches
     learning_rate = optax.linear_schedule(1e-3, 0.0, gradient_steps)  # smaller and smaller steps, so that it settles

@@ -55,8 +55,8 @@ class Step(NamedTuple):
     info: dict[str, jax.Array]
 
 
-class Env(Protocol):
-    """A JAX environment: a frozen pytree of its constants, whose functions are pure. It never resets itself."""
+class Spaces(Protocol):
+    """Anything that tells its spaces: an environment, or a recipe for one."""
 
     @property
     def observation_space(self) -> gymnasium.Space:
@@ -67,6 +67,10 @@ class Env(Protocol):
     def action_space(self) -> gymnasium.Space:
         """Space of one action."""
         ...
+
+
+class Env(Spaces, Protocol):
+    """A JAX environment: a frozen pytree of its constants, whose functions are pure. It never resets itself."""
 
     def reset(self, key: Key) -> tuple[PyTree, PyTree]:
         """Begin an episode: `(state, observation)`."""

@@ -14,7 +14,7 @@ def main() -> None:
         import rlx
     with watch("build"):
         env: Any = rlx.make(PPO["env"])
-        network = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), PPO["hidden"], PPO["activation"])
+        network = rlx.nets.actor_critic(env, PPO["hidden"], PPO["activation"])
         optimizer = optax.flatten(
             optax.chain(optax.clip_by_global_norm(PPO["max_grad_norm"]), optax.adam(PPO["learning_rate"]))
         )

@@ -16,13 +16,12 @@ import optax
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
 from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.normalize import (
-    Moments,
     RewardScaler,
-    init_moments,
+    init_observation_moments,
     init_reward_scaler,
-    normalize,
+    normalize_observation,
     scale_reward,
-    update_moments,
+    update_observation_moments,
     update_reward_scaler,
 )
 from rlx.core.rollout import RolloutState, rollout, start_rollout
@@ -89,14 +88,14 @@ class PPOState(NamedTuple):
         key: the PRNG key.
         learner: actor's and critic's parameters, and the optimiser's state.
         rollout: where the environments stand.
-        observation_moments: running statistics of observations, or None.
+        observation_moments: running statistics of observations, a `Moments` for each array of floats; or None.
         reward_scaler: running scale of returns, or None.
     """
 
     key: Key
     learner: Learner
     rollout: RolloutState
-    observation_moments: Moments | None
+    observation_moments: PyTree
     reward_scaler: RewardScaler | None
 
 
@@ -191,16 +190,15 @@ def ppo(
         rollout_state = start_rollout(envs, env_key)
         moments = reward_scaler = None
         if config.normalize_observation:
-            observation = rollout_state.observation
-            moments = update_moments(init_moments(observation.shape[1:]), observation)
+            moments = init_observation_moments(rollout_state.observation)
         if config.normalize_reward:
             reward_scaler = init_reward_scaler(config.num_envs)
-        params = network.init(network_key, observed(moments, rollout_state.observation))
+        params = network.init(network_key, normalize_observation(moments, rollout_state.observation))
         return PPOState(key, init_learner(params, optimizer), rollout_state, moments, reward_scaler)
 
     def policy(actor: tuple, key: Key | None, observation: PyTree) -> jax.Array:
         params, moments = actor
-        distribution, _ = network.apply(params, observed(moments, observation))
+        distribution, _ = network.apply(params, normalize_observation(moments, observation))
         return distribution.mode() if key is None else distribution.sample(key)
 
     def act(state: PPOState, key: Key | None, observation: PyTree) -> jax.Array:
@@ -224,11 +222,6 @@ def ppo(
     return Algorithm(init, step, act, envs.host)
 
 
-def observed(moments: Moments | None, observation: PyTree) -> PyTree:
-    """Bring raw observations to what the network takes."""
-    return observation if moments is None else normalize(moments, observation)
-
-
 def ppo_learn(
     state: PPOState,
     transitions: Transition,
@@ -248,8 +241,8 @@ def ppo_learn(
         state.learner.params,
         apply,
         transitions._replace(
-            observation=observed(state.observation_moments, transitions.observation),
-            next_observation=observed(state.observation_moments, transitions.next_observation),
+            observation=normalize_observation(state.observation_moments, transitions.observation),
+            next_observation=normalize_observation(state.observation_moments, transitions.next_observation),
             reward=reward,
         ),
         config.discount,
@@ -260,7 +253,7 @@ def ppo_learn(
 
     moments = state.observation_moments
     if moments is not None:  # for the next rollout: within one update the policy must see what it saw when it acted
-        moments = update_moments(moments, transitions.observation)
+        moments = update_observation_moments(moments, transitions.observation)
     state = state._replace(learner=learner, observation_moments=moments, reward_scaler=reward_scaler)
     return state, metrics | {"explained_variance": explained}
 

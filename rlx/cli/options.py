@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import gymnasium as gym
 import optax
 
 import rlx
@@ -92,16 +91,9 @@ class Entry(NamedTuple):
 def build_ppo(
     env: Env | Gymnasium, network: NetworkConfig, optimizer: OptimizerConfig, config: rlx.PPOConfig, updates: int
 ) -> Algorithm:
-    """Make PPO with an MLP actor-critic."""
-    require_vector(env.observation_space)
-    actor_critic = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), network.hidden, network.activation)
+    """Make PPO with the actor-critic that fits the spaces."""
+    actor_critic = rlx.nets.actor_critic(env, network.hidden, network.activation)
     return rlx.ppo(env, actor_critic, optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
-
-
-def require_vector(space: gym.Space) -> None:
-    """Raise a ValueError unless observations are vectors."""
-    if not isinstance(space, gym.spaces.Box) or len(space.shape) != 1:
-        raise ValueError(f"observation space {space} is not supported: use a one-dimensional Box")
 
 
 ALGORITHMS = {"ppo": Entry(rlx.PPOConfig, build_ppo)}

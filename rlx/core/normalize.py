@@ -11,6 +11,8 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from rlx.types import PyTree
+
 
 class Moments(NamedTuple):
     """Mean and variance of what has been seen.
@@ -53,6 +55,37 @@ def update_moments(moments: Moments, rows: jax.Array) -> Moments:
 def normalize(moments: Moments, x: jax.Array, clip: float = 10.0) -> jax.Array:
     """`(x - mean) / std`, clipped to +-`clip` standard deviations; x is `[..., *shape]`."""
     return jnp.clip((x - moments.mean) * jax.lax.rsqrt(moments.var + 1e-8), -clip, clip)
+
+
+def init_observation_moments(observation: PyTree) -> PyTree:
+    """Moments for every array of floats in an observation `[B, ...]`, having seen it; None for whole numbers.
+
+    Raises:
+        ValueError: there is no array of floats.
+    """
+    floats = jax.tree.map(lambda x: jnp.issubdtype(x.dtype, jnp.floating), observation)
+    if not any(jax.tree.leaves(floats)):
+        raise ValueError("normalize_observation: observations have no floats to normalise, set it to False")
+    moments = jax.tree.map(lambda x, is_float: init_moments(x.shape[1:]) if is_float else None, observation, floats)
+    return update_observation_moments(moments, observation)
+
+
+def update_observation_moments(moments: PyTree, observation: PyTree) -> PyTree:
+    """Take in observations with any leading axes."""
+    return jax.tree.map(
+        lambda m, x: None if m is None else update_moments(m, x), moments, observation, is_leaf=_is_moments
+    )
+
+
+def normalize_observation(moments: PyTree, observation: PyTree) -> PyTree:
+    """Bring raw observations to what the network takes; as they are where `moments` is None."""
+    if moments is None:
+        return observation
+    return jax.tree.map(lambda m, x: x if m is None else normalize(m, x), moments, observation, is_leaf=_is_moments)
+
+
+def _is_moments(node: PyTree) -> bool:
+    return node is None or isinstance(node, Moments)
 
 
 class RewardScaler(NamedTuple):

@@ -37,6 +37,8 @@ class RolloutState(NamedTuple):
 def start_rollout(env: VectorEnv, key: Key) -> RolloutState:
     """Begin an episode in every environment."""
     env_state, observation = env.reset(key)
+    if not env.host:  # an environment may show its state as it is, but no buffer is given twice
+        observation = jax.tree.map(jnp.copy, observation)
     return RolloutState(env_state, observation, jnp.zeros(env.num_envs), jnp.zeros(env.num_envs, jnp.int32))
 
 
@@ -100,16 +102,17 @@ def _host_rollout(
     env: VectorEnv, policy: Policy, actor: PyTree, state: RolloutState, key: Key, num_steps: int
 ) -> tuple[RolloutState, Transition]:
     env_state, observation = state.env_state, jax.tree.map(np.asarray, state.observation)
-    episode_return: Any = np.asarray(state.episode_return)
-    episode_length: Any = np.asarray(state.episode_length)
     rows = []
     for t in range(num_steps):
         action: Any = np.asarray(_act(policy, actor, key, t, observation))
         env_state, next_observation, step = env.step(key, env_state, action)
         rows.append(Transition(observation, action, step.reward, step.terminated, step.truncated, step.observation))
         observation = next_observation
-        done = step.terminated | step.truncated
-        episode_return = np.where(done, np.float32(0.0), episode_return + step.reward)
-        episode_length = np.where(done, np.int32(0), episode_length + 1)
-    transitions = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+    transitions: Transition = jax.tree.map(lambda *leaves: np.stack(leaves), *rows)
+
+    done: Any = transitions.terminated | transitions.truncated
+    running = ~np.logical_or.accumulate(done[::-1])[::-1]  # [T, B], rows of the episodes that go on
+    through = ~done.any(axis=0)  # [B], these began before this rollout
+    episode_return = (transitions.reward * running).sum(axis=0) + state.episode_return * through
+    episode_length = running.sum(axis=0, dtype=np.int32) + state.episode_length * through
     return RolloutState(env_state, observation, episode_return, episode_length), transitions

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gymnasium as _gymnasium
 
+from rlx.envs.action_mask import ActionMask
+from rlx.envs.bridge import HostEnvError
 from rlx.envs.cartpole import CartPole
-from rlx.envs.host import Gymnasium, gymnasium, unknown
+from rlx.envs.host import Gymnasium, gymnasium, gymnasium_vector, unknown
 from rlx.envs.pendulum import Pendulum
 from rlx.envs.vectorize import action_to_space, vectorize
 from rlx.types import Env
@@ -26,4 +28,16 @@ def make(env_id: str) -> Env | Gymnasium:
     return gymnasium(env_id)
 
 
-__all__ = ["JAX_ENVS", "CartPole", "Gymnasium", "Pendulum", "action_to_space", "gymnasium", "make", "vectorize"]
+__all__ = [
+    "JAX_ENVS",
+    "ActionMask",
+    "CartPole",
+    "Gymnasium",
+    "HostEnvError",
+    "Pendulum",
+    "action_to_space",
+    "gymnasium",
+    "gymnasium_vector",
+    "make",
+    "vectorize",
+]

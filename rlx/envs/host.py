@@ -5,31 +5,49 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import gymnasium as gym
 
+from rlx.envs.bridge import HostEnvs, OneByOne, Together, in_processes
+
 
 @dataclass(frozen=True)
 class Gymnasium:
-    """How to make one gymnasium environment; built only when it is vectorised.
+    """How to make gymnasium environments; they are built only when they are vectorised.
 
     Attributes:
         make: an environment id, or a function (a class) that makes the environment.
         kwargs: keyword arguments for it.
+        processes: run each environment in a process of its own.
+        vector: `make` makes a whole gymnasium `VectorEnv`, and takes `num_envs`.
     """
 
-    make: str | Callable[..., gym.Env]
+    make: str | Callable[..., Any]
     kwargs: dict[str, Any] = field(default_factory=dict)
+    processes: bool = False
+    vector: bool = False
 
-    def one(self) -> gym.Env:
-        """Make one of them."""
-        return gym.make(self.make, **self.kwargs) if isinstance(self.make, str) else self.make(**self.kwargs)
+    @property
+    def name(self) -> str:
+        """What errors call it."""
+        return self.make if isinstance(self.make, str) else getattr(self.make, "__name__", str(self.make))
 
-    def build(self, num_envs: int) -> gym.vector.SyncVectorEnv:
+    def one(self, **kwargs: Any) -> gym.Env:
+        """Make one environment, with more keyword arguments if need be."""
+        if isinstance(self.make, str):  # what its checker looks for once, the bridge looks for on every step
+            return gym.make(self.make, disable_env_checker=True, **self.kwargs | kwargs)
+        return self.make(**self.kwargs | kwargs)
+
+    def build(self, num_envs: int) -> HostEnvs:
         """Make `num_envs` of them side by side."""
-        return gym.vector.SyncVectorEnv([self.one] * num_envs, autoreset_mode=gym.vector.AutoresetMode.SAME_STEP)
+        if self.vector:
+            make = partial(gym.make_vec, self.make) if isinstance(self.make, str) else self.make
+            return Together(make(num_envs=num_envs, **self.kwargs), self.name)
+        if self.processes:
+            return Together(in_processes(self.one, num_envs), self.name)
+        return OneByOne([self.one() for _ in range(num_envs)], self.name)
 
     @property
     def observation_space(self) -> gym.Space:
@@ -43,24 +61,44 @@ class Gymnasium:
 
     @cached_property
     def _spaces(self) -> tuple[gym.Space, gym.Space]:
-        env = self.one()
+        env = self.build(1) if self.vector else self.one()
         env.close()
         return env.observation_space, env.action_space
 
 
-def gymnasium(make: str | Callable[..., gym.Env], **kwargs: Any) -> Gymnasium:
+def gymnasium(make: str | Callable[..., gym.Env], processes: bool = False, **kwargs: Any) -> Gymnasium:
     """Name a gymnasium environment for rlx: `rlx.envs.gymnasium("LunarLander-v3", gravity=-5.0)`.
 
     Args:
         make: an id that gymnasium knows, or a function (a class) that makes the environment.
+        processes: run each environment in a process of its own, started by forkserver (a script then needs its
+            `if __name__ == "__main__":`). It pays where a step takes longer than about 0.1 ms.
         **kwargs: passed to it.
 
     Raises:
         ValueError: an id that gymnasium does not know; the nearest ones are named.
     """
+    _check_known(make)
+    return Gymnasium(make, kwargs, processes)
+
+
+def gymnasium_vector(make: str | Callable[..., gym.vector.VectorEnv], **kwargs: Any) -> Gymnasium:
+    """Name a vector environment of gymnasium's for rlx: `make(num_envs=..., **kwargs)`, or an id for `gym.make_vec`.
+
+    Its autoreset mode may be any of the three. In NEXT_STEP and DISABLED rlx resets by `options["reset_mask"]` at
+    once, so that no step is spent on a reset; of the environments in NEXT_STEP only `SyncVectorEnv` and
+    `AsyncVectorEnv` take it.
+
+    Raises:
+        ValueError: an id that gymnasium does not know; the nearest ones are named.
+    """
+    _check_known(make)
+    return Gymnasium(make, kwargs, vector=True)
+
+
+def _check_known(make: str | Callable[..., Any]) -> None:
     if isinstance(make, str) and ":" not in make and make not in gym.registry:
         raise ValueError(unknown("environment", make, gym.registry))
-    return Gymnasium(make, kwargs)
 
 
 def unknown(kind: str, name: str, known: Any) -> str:

@@ -2,12 +2,13 @@
 
 Try them in this order: each adds one thing that can be wrong. After Andy Jones, "Debugging RL, Without the Agonizing
 Pain" (https://andyljones.com/posts/rl-debugging.html), and rejax's `tests/environments.py`. Observations are
-float32 [1]; the state is one number. V is the value under the best policy.
+float32 [1] and the state is one number, but in `Mixed`. V is the value under the best policy.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -139,3 +140,58 @@ class ContinuousTarget(_OneStep):
 
     def _reward(self, cue: jax.Array, choice: jax.Array) -> jax.Array:
         return -jnp.square(choice - 0.5 * cue)
+
+
+class Cues(NamedTuple):
+    """The state of `Mixed`."""
+
+    bright: jax.Array  # int32, 0 or 1
+    choice: jax.Array  # int32, 0 to 2
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Mixed:
+    """Two cues and two choices in one step: an image that is dark or bright, and a number of three.
+
+    Observation: `{"observation": {"choice" int32, "image" uint8 [3, 3, 1], "number" float32 [1]}, "action_mask"
+    int8 [5]}`, where the number is always 0.5 and the mask rules out, of the second choice, the action after the right
+    one. Action: MultiDiscrete [2, 3], the second counted from 5. Reward 1/2 for each cue repeated: V = 1. Wrong: how
+    observations of several arrays are encoded, or how choices and masks are lined up.
+    """
+
+    @property
+    def observation_space(self) -> spaces.Dict:
+        """What is seen, and what is allowed."""
+        seen = {
+            "choice": spaces.Discrete(3),
+            "image": spaces.Box(0, 255, (3, 3, 1), np.uint8),
+            "number": spaces.Box(-np.inf, np.inf, (1,), np.float32),
+        }
+        return spaces.Dict({"observation": spaces.Dict(seen), "action_mask": spaces.MultiBinary(5)})
+
+    @property
+    def action_space(self) -> spaces.MultiDiscrete:
+        """The two choices."""
+        return spaces.MultiDiscrete([2, 3], start=[0, 5])
+
+    def reset(self, key: Key) -> tuple[Cues, dict]:
+        """Show cues: `(state, observation)`."""
+        bright_key, choice_key = jax.random.split(key)
+        state = Cues(jax.random.randint(bright_key, (), 0, 2), jax.random.randint(choice_key, (), 0, 3))
+        return state, self.observe(state)
+
+    def step(self, key: Key, state: Cues, action: jax.Array) -> Step:
+        """Reward the choices and end."""
+        reward = 0.5 * (action[0] == state.bright) + 0.5 * (action[1] - 5 == state.choice)
+        return Step(state, self.observe(state), reward, jnp.ones((), bool), jnp.zeros((), bool), {})
+
+    def observe(self, state: Cues) -> dict:
+        """Observation of a state."""
+        mask = jnp.arange(-2, 3) != (state.choice + 1) % 3
+        seen = {
+            "choice": state.choice,
+            "image": jnp.full((3, 3, 1), 255 * state.bright, jnp.uint8),
+            "number": jnp.full((1,), 0.5),
+        }
+        return {"observation": seen, "action_mask": mask.astype(jnp.int8)}

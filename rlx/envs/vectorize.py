@@ -13,6 +13,7 @@ import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
+from gymnasium import spaces
 
 from rlx.envs.host import Gymnasium
 from rlx.types import Env, Key, PyTree, Step, VectorEnv
@@ -22,7 +23,7 @@ def vectorize(env: Env | Gymnasium, num_envs: int) -> VectorEnv:
     """Put `num_envs` copies of an environment side by side; where an episode ends, a fresh random one begins.
 
     Actions arrive as the policy drew them: for a bounded Box they are clipped to [-1, 1] and scaled to the bounds, for
-    a Box without bounds they pass as they are, for Discrete they count from 0.
+    a Box without bounds they pass as they are, choices count from 0.
 
     Args:
         env: a JAX environment, or `rlx.envs.gymnasium(...)`, which gives a host `VectorEnv`.
@@ -59,49 +60,49 @@ def vectorize(env: Env | Gymnasium, num_envs: int) -> VectorEnv:
 def action_to_space(space: gymnasium.Space) -> Callable[[Any], Any]:
     """Give the function from a policy's action (jax or numpy, any leading axes) to an action in `space`.
 
+    A policy's actions of several dimensions are flat, `[..., D]`; they come out in the space's shape.
+
     Raises:
-        ValueError: a space other than Discrete and Box.
+        ValueError: a space other than Discrete, MultiDiscrete, MultiBinary and Box.
     """
-    if isinstance(space, gymnasium.spaces.Discrete):
-        start = int(space.start)
-        return (lambda action: action + start) if start else (lambda action: action)
-    if not isinstance(space, gymnasium.spaces.Box):
-        raise ValueError(f"action space {space} is not supported: use Discrete or Box")
-    bounded = np.isfinite(space.low) & np.isfinite(space.high)
-    low, high = (np.where(bounded, bound, 0.0).astype(np.float64) for bound in (space.low, space.high))
-    half = np.where(bounded, (high - low) / 2.0, 1.0).astype(space.dtype)
-    middle = ((high + low) / 2.0).astype(space.dtype)
-    lowest, highest = np.where(bounded, -1, space.low), np.where(bounded, 1, space.high)
-    return lambda action: action.clip(lowest, highest) * half + middle
+    match space:
+        case spaces.Discrete():
+            start = int(space.start)
+            return (lambda action: action + start) if start else (lambda action: action)
+        case spaces.MultiDiscrete() | spaces.MultiBinary():
+            starts = np.ravel(getattr(space, "start", 0)).astype(np.int32)
+            return lambda action: (action + starts).reshape(*action.shape[:-1], *space.shape)
+        case spaces.Box():
+            return _to_box(space)
+    raise ValueError(f"action space {space} is not supported: use Discrete, MultiDiscrete, MultiBinary or Box")
+
+
+def _to_box(space: spaces.Box) -> Callable[[Any], Any]:
+    """Clip to [-1, 1] and scale to the bounds, where there are two; hold the one that there is."""
+    low, high = space.low.ravel(), space.high.ravel()
+    bounded = np.isfinite(low) & np.isfinite(high)
+    bottom, top = (np.where(bounded, bound, 0.0).astype(np.float64) for bound in (low, high))
+    half = np.where(bounded, (top - bottom) / 2.0, 1.0).astype(np.float32)
+    middle = ((top + bottom) / 2.0).astype(np.float32)
+    lowest, highest = (np.where(bounded, *ends).astype(np.float32) for ends in ((-1, low), (1, high)))
+
+    return lambda action: (action.clip(lowest, highest) * half + middle).reshape(*action.shape[:-1], *space.shape)
 
 
 def _vectorize_host(recipe: Gymnasium, num_envs: int) -> VectorEnv:
-    """Drive gymnasium's vector environment, which restarts an episode on the step that ends it (SAME_STEP).
+    """Drive gymnasium's environments.
 
-    The environments live in this closure, not in the state, which is empty: `reset` starts them anew.
+    They live in this closure, not in the state, which is empty: `reset` starts them anew.
     """
     envs = recipe.build(num_envs)
-    to_env = action_to_space(envs.single_action_space)
-
-    def observed(observation: np.ndarray) -> np.ndarray:
-        # float64 has no place on a device; copied, as gymnasium reuses its buffer
-        dtype = np.float32 if observation.dtype == np.float64 else observation.dtype
-        return np.array(observation, dtype)
+    to_env = action_to_space(envs.action_space)
 
     def reset(key: Key) -> tuple[PyTree, PyTree]:
         seeds = np.asarray(jax.random.bits(key, (num_envs,)) >> 1).tolist()  # 31 bits: gymnasium wants small ints
-        observation, _ = envs.reset(seed=seeds)
-        return (), observed(observation)
+        return (), envs.reset(seeds)
 
     def step(keys: Key, state: PyTree, action: jax.Array) -> tuple[PyTree, PyTree, Step]:
-        out: Any = envs.step(to_env(np.asarray(action)))
-        observation, reward, terminated, truncated, info = out
-        observation = observed(observation)
-        successor = observation
-        if "final_obs" in info:
-            successor = observation.copy()
-            for index in np.flatnonzero(info["_final_obs"]):
-                successor[index] = info["final_obs"][index]
-        return (), observation, Step((), successor, reward.astype(np.float32), terminated, truncated, {})
+        out = envs.step(to_env(np.asarray(action)).astype(envs.action_space.dtype, copy=False))
+        return (), out.observation, Step((), out.successor, out.reward, out.terminated, out.truncated, {})
 
-    return VectorEnv(reset, step, num_envs, envs.single_observation_space, envs.single_action_space, host=True)
+    return VectorEnv(reset, step, num_envs, envs.observation_space, envs.action_space, host=True)

@@ -1,6 +1,27 @@
 """Networks in flax linen."""
 
-from rlx.nets.actor_critic import ActorCritic, CategoricalHead, NormalHead, policy_head
+from rlx.nets.actor_critic import (
+    ActorCritic,
+    CategoricalHead,
+    MultiCategoricalHead,
+    NormalHead,
+    actor_critic,
+    policy_head,
+)
+from rlx.nets.inputs import CNN, Features, network_inputs
 from rlx.nets.mlp import MLP
+from rlx.nets.nnx import from_nnx
 
-__all__ = ["MLP", "ActorCritic", "CategoricalHead", "NormalHead", "policy_head"]
+__all__ = [
+    "CNN",
+    "MLP",
+    "ActorCritic",
+    "CategoricalHead",
+    "Features",
+    "MultiCategoricalHead",
+    "NormalHead",
+    "actor_critic",
+    "from_nnx",
+    "network_inputs",
+    "policy_head",
+]

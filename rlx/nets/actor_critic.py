@@ -1,18 +1,26 @@
-"""Actor-critic networks for vector observations, and the heads that turn features into distributions."""
+"""Actor-critic networks, and the heads that turn features into distributions over actions."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 
+from rlx.nets.inputs import Features, Input, network_inputs, split_mask
 from rlx.nets.mlp import apply_mlp, init_mlps, parameter
-from rlx.ops.distributions import Categorical, Normal
+from rlx.ops.distributions import Categorical, MultiCategorical, Normal, mask_logits
 
 if TYPE_CHECKING:
     import gymnasium
+
+    from rlx.types import Spaces
+
+Distribution = Categorical | MultiCategorical | Normal
 
 
 class CategoricalHead(nn.Module):
@@ -20,9 +28,33 @@ class CategoricalHead(nn.Module):
 
     outputs: int
 
-    def __call__(self, x: jax.Array) -> Categorical:
-        """`[..., A]` -> a distribution over `[...]`."""
-        return Categorical(x)
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> Categorical:
+        """`[..., A]`, and a mask `[..., A]` of allowed actions -> a distribution over `[...]`."""
+        return Categorical(x if mask is None else mask_logits(x, mask))
+
+
+class MultiCategoricalHead(nn.Module):
+    """Outputs of the actor as the logits of K choices, one after the other.
+
+    Attributes:
+        sizes: number of actions of each choice.
+    """
+
+    sizes: tuple[int, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Logits of all choices."""
+        return sum(self.sizes)
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> MultiCategorical:
+        """`[..., sum of sizes]`, and a mask alike -> a distribution over `[..., K]`."""
+        starts = np.cumsum([0, *self.sizes[:-1]])
+        places = starts[:, None] + np.arange(max(self.sizes))  # [K, A]
+        real = np.arange(max(self.sizes)) < np.array(self.sizes)[:, None]
+        places = np.where(real, places, 0)
+        logits = jnp.where(real, x[..., places], -jnp.inf)
+        return MultiCategorical(logits if mask is None else mask_logits(logits, (mask[..., places] != 0) & real))
 
 
 class NormalHead(nn.Module):
@@ -34,45 +66,69 @@ class NormalHead(nn.Module):
     outputs: int
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> Normal:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> Normal:
         """`[..., D]` -> a distribution over `[..., D]`."""
+        if mask is not None:
+            raise ValueError("an action mask needs a Discrete, MultiDiscrete or MultiBinary action space")
         return Normal(x, self.param("log_scale", nn.initializers.zeros, (self.outputs,)))
 
 
-def policy_head(action_space: gymnasium.Space) -> CategoricalHead | NormalHead:
-    """Give the head whose distribution fits an action space.
+def policy_head(action_space: gymnasium.Space) -> CategoricalHead | MultiCategoricalHead | NormalHead:
+    """Give the head whose distribution fits an action space; actions of several dimensions are flat, `[D]` or `[K]`.
 
     Raises:
-        ValueError: a space other than Discrete and one-dimensional Box.
+        ValueError: a space other than Discrete, MultiDiscrete, MultiBinary and Box.
     """
-    import gymnasium
+    from gymnasium import spaces
 
-    if isinstance(action_space, gymnasium.spaces.Discrete):
-        return CategoricalHead(int(action_space.n))
-    if isinstance(action_space, gymnasium.spaces.Box) and len(action_space.shape) == 1:
-        return NormalHead(action_space.shape[0])
-    raise ValueError(f"action space {action_space} is not supported: use Discrete or a one-dimensional Box")
+    match action_space:
+        case spaces.Discrete():
+            return CategoricalHead(int(action_space.n))
+        case spaces.MultiDiscrete():
+            return MultiCategoricalHead(tuple(np.ravel(action_space.nvec).tolist()))
+        case spaces.MultiBinary():
+            return MultiCategoricalHead((2,) * math.prod(action_space.shape))
+        case spaces.Box():
+            return NormalHead(math.prod(action_space.shape))
+    raise ValueError(f"action space {action_space} is not supported: use Discrete, MultiDiscrete, MultiBinary or Box")
 
 
 class ActorCritic(nn.Module):
     """Two separate MLPs, as sharing layers couples the two losses (Andrychowicz et al. 2020, arXiv 2006.05990).
 
+    Images pass one CNN for both, and actions that an action mask rules out are impossible.
+
     Attributes:
         head: makes the actor's outputs a distribution; `policy_head(env.action_space)` picks one.
         hidden: widths of the hidden layers of both.
         activation: a name in `rlx.nets.mlp.ACTIVATIONS`.
+        inputs: what an observation is made of, from `network_inputs`; None: it is one vector.
     """
 
-    head: CategoricalHead | NormalHead
+    head: CategoricalHead | MultiCategoricalHead | NormalHead
     hidden: Sequence[int] = (64, 64)
     activation: str = "tanh"
+    inputs: tuple[Input, ...] | None = None
 
     @nn.compact
-    def __call__(self, observation: jax.Array) -> tuple[Categorical | Normal, jax.Array]:
-        """`[..., O]` -> (distribution over actions, value `[...]`)."""
-        sizes = (observation.shape[-1], *self.hidden)
+    def __call__(self, observation: Any) -> tuple[Distribution, jax.Array]:
+        """An observation with any leading axes -> (distribution over actions, value `[...]`)."""
+        observation, mask = split_mask(observation)
+        x = observation if self.inputs is None else Features(self.inputs, name="features")(observation)
+        sizes = (x.shape[-1], *self.hidden)
         mlps = {"actor": ((*sizes, self.head.outputs), 0.01), "critic": ((*sizes, 1), 1.0)}  # the policy near uniform
         layers = parameter(self, "mlps", init_mlps, mlps)
-        outputs = apply_mlp(layers["actor"], observation, self.activation)
-        value = apply_mlp(layers["critic"], observation, self.activation)
-        return self.head(outputs), value[..., 0]
+        outputs = apply_mlp(layers["actor"], x, self.activation)
+        value = apply_mlp(layers["critic"], x, self.activation)
+        return self.head(outputs, mask), value[..., 0]
+
+
+def actor_critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> ActorCritic:
+    """Make the actor-critic that fits an environment's spaces (those of a gymnasium recipe too).
+
+    Raises:
+        ValueError: a space that is not supported.
+    """
+    inputs = network_inputs(env.observation_space)
+    vector = len(inputs) == 1 and inputs[0] == Input("numbers", inputs[0].shape[:1])
+    return ActorCritic(policy_head(env.action_space), hidden, activation, None if vector else inputs)

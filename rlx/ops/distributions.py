@@ -1,6 +1,6 @@
 """Action distributions as small NamedTuples: sample, mode, log_prob, entropy, kl. Any leading axes.
 
-Axes: A actions of a choice, D dimensions of a continuous action.
+Axes: A actions of a choice, K choices at once, D dimensions of a continuous action.
 """
 
 from __future__ import annotations
@@ -48,6 +48,52 @@ class Categorical(NamedTuple):
         possible = log_p > -jnp.inf
         log_p, log_q = jnp.where(possible, log_p, 0.0), jnp.where(possible, log_q, 0.0)
         return jnp.sum(jnp.where(possible, jnp.exp(log_p) * (log_p - log_q), 0.0), axis=-1)
+
+
+class MultiCategorical(NamedTuple):
+    """K independent choices, such as the keys of a controller.
+
+    Attributes:
+        logits: `[..., K, A]`; choices of fewer than A actions are filled up with -inf.
+    """
+
+    logits: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw an action `[..., K]` int32."""
+        return Categorical(self.logits).sample(key)
+
+    def mode(self) -> jax.Array:
+        """Most probable action `[..., K]` int32."""
+        return Categorical(self.logits).mode()
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-probability `[...]`, in nats, of `action` `[..., K]` int."""
+        return jnp.sum(Categorical(self.logits).log_prob(action), axis=-1)
+
+    def entropy(self) -> jax.Array:
+        """Entropy `[...]` in nats: the sum over the choices."""
+        return jnp.sum(Categorical(self.logits).entropy(), axis=-1)
+
+    def kl(self, other: MultiCategorical) -> jax.Array:
+        """KL(self || other) `[...]` in nats."""
+        return jnp.sum(Categorical(self.logits).kl(Categorical(other.logits)), axis=-1)
+
+
+def mask_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
+    """Make actions impossible: probability exactly 0, gradient 0 (Huang and Ontanon 2020, arXiv 2006.14171).
+
+    Args:
+        logits: `[..., A]`.
+        mask: `[..., A]` bool or 0 and 1, whether an action is allowed. Where none is, as some environments say once an
+            episode has ended, all are: the row is looked at, but no action is taken.
+
+    Returns:
+        `[..., A]`, -inf where not allowed.
+    """
+    allowed = mask.astype(bool)
+    allowed |= ~jnp.any(allowed, axis=-1, keepdims=True)
+    return jnp.where(allowed, logits, -jnp.inf)
 
 
 class Normal(NamedTuple):

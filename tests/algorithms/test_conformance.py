@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,12 +41,11 @@ class Case(NamedTuple):
 
 
 def ppo(env, config, learning_rate=2e-2):
-    network = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), (16,))
+    network = rlx.nets.actor_critic(env, (16,))
     algorithm = rlx.ppo(env, network, optax.adam(learning_rate), config)
 
     def value(state, observation):
-        if state.observation_moments is not None:
-            observation = rlx.core.normalize.normalize(state.observation_moments, observation)
+        observation = rlx.core.normalize.normalize_observation(state.observation_moments, observation)
         return network.apply(state.learner.params, observation)[1]
 
     return algorithm, value
@@ -79,6 +79,13 @@ CASES = {
         PROBE | RAW,
         CONTINUOUS,
         max_steps=600,
+    ),
+    "ppo-mixed": Case(
+        ppo,
+        probes.Mixed(),
+        rlx.PPOConfig(**TINY, normalize_observation=True),
+        PROBE | {"num_envs": 16, "entropy_coef": 0.01},
+        [probes.Mixed()],
     ),
     "ppo-bounded": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY, **BOUNDED), PROBE | LOOSE, [probes.Clock()]),
 }
@@ -143,6 +150,15 @@ def test_metrics_are_finite_and_states_used_once(name):
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plain(state)))
 
 
+def observations(env, *leading):
+    """First observations of episodes, with these leading axes."""
+    keys = jax.random.split(jax.random.key(2), leading)
+    reset = lambda key: env.reset(key)[1]  # noqa: E731
+    for _ in leading:
+        reset = jax.vmap(reset)
+    return reset(keys)
+
+
 def data(leaf):
     return leaf._base_array if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf
 
@@ -187,7 +203,7 @@ def test_no_key_is_used_twice(name):
     with jax.debug_key_reuse(True):
         state = jax.jit(algorithm.init)(jax.random.key(0))  # not KEY: the check marks the keys that it sees
         state, _ = jax.jit(algorithm.step)(state)
-        jax.jit(algorithm.act)(state, jax.random.key(1), jnp.zeros(CASES[name].env.observation_space.shape))
+        jax.jit(algorithm.act)(state, jax.random.key(1), observations(CASES[name].env))
 
 
 @ALL
@@ -213,11 +229,12 @@ def test_step_traces_once(name):
 def test_act_takes_any_leading_axes_and_is_greedy_without_a_key(name):
     env, (init, _) = CASES[name].env, compiled(name)
     act, state = jax.jit(algorithm_of(name).act), init(KEY)
-    observation = jax.random.normal(KEY, (3, 50, *env.observation_space.shape))
+    observation = observations(env, 3, 50)
     greedy = act(state, None, observation)
     assert greedy.shape == (3, 50, *env.action_space.shape)
-    assert greedy.dtype == (jnp.int32 if env.action_space.shape == () else jnp.float32)
-    np.testing.assert_allclose(act(state, None, observation[1, 2]), greedy[1, 2], rtol=1e-4, atol=1e-6)
+    assert greedy.dtype == (jnp.float32 if isinstance(env.action_space, gymnasium.spaces.Box) else jnp.int32)
+    one = jax.tree.map(lambda x: x[1, 2], observation)
+    np.testing.assert_allclose(act(state, None, one), greedy[1, 2], rtol=1e-4, atol=1e-6)
     assert differ(act(state, KEY, observation), act(state, OTHER, observation))
 
 
@@ -281,7 +298,8 @@ CUES = np.array([[-1.0], [1.0]])
 
 def expected(env):
     """Observations, their values under the best policy, the best actions (None: any), and the tolerance."""
-    choices = (CUES if env.continuous else np.array([0, 1])), np.array([[1.0]] if env.continuous else [1])
+    continuous = isinstance(env.action_space, gymnasium.spaces.Box)
+    choices = (CUES if continuous else np.array([0, 1])), np.array([[1.0]] if continuous else [1])
     match env:
         case probes.ConstantReward():
             return np.zeros((1, 1)), [1.0], None, 0.05
@@ -297,6 +315,9 @@ def expected(env):
             return np.zeros((1, 1)), [10.0], None, 0.1  # 5.3 or 4.1: truncation was taken for termination
         case probes.ContinuousTarget():
             return CUES, [0.0, 0.0], CUES / 2, 0.15
+        case probes.Mixed():
+            cues = [(bright, choice) for bright in range(2) for choice in range(3)]
+            return jax.vmap(env.observe)(probes.Cues(*jnp.array(cues).T)), [1.0] * 6, np.array(cues), 0.1
 
 
 PROBES = [pytest.param(name, env, id=f"{name}-{type(env).__name__}") for name in CASES for env in CASES[name].probes]
@@ -318,7 +339,7 @@ def test_solves_the_probe(name, env):
     found, acted = run(jax.random.split(KEY, 2))  # two seeds
     np.testing.assert_allclose(found, [values] * 2, atol=tolerance)
     if actions is not None:
-        acted = acted.clip(-1, 1) if env.continuous else acted
+        acted = acted.clip(-1, 1) if isinstance(env.action_space, gymnasium.spaces.Box) else acted
         np.testing.assert_allclose(acted, [actions] * 2, atol=0.1)
 
 

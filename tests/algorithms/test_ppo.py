@@ -68,7 +68,7 @@ def test_loss_equals_a_slow_twin(value_clip):
 @pytest.mark.parametrize(("env", "observation"), [(ENV, False), (rlx.envs.Pendulum(max_steps=5), True)])
 def test_the_first_ratio_is_one(env, observation):
     """The update sees what the policy saw when it acted, the running statistics included."""
-    network = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), (4,))
+    network = rlx.nets.actor_critic(env, (4,))
     algorithm = rlx.ppo(env, network, optax.adam(0.05), rlx.PPOConfig(2, 8, 1, 1, normalize_observation=observation))
     _, metrics = jax.jit(lambda key: rlx.train(algorithm, key, 3))(KEY)
     np.testing.assert_array_equal(metrics["clip_fraction"], 0)

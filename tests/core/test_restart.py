@@ -9,7 +9,7 @@ import rlx
 
 def test_a_loaded_state_goes_on_with_new_episodes(tmp_path):
     env = rlx.envs.gymnasium("CartPole-v1")
-    network = rlx.nets.ActorCritic(rlx.nets.policy_head(env.action_space), hidden=(4,))
+    network = rlx.nets.actor_critic(env, hidden=(4,))
     config = rlx.PPOConfig(num_envs=2, num_steps=4, num_minibatches=1, normalize_reward=True)
 
     def make():

@@ -71,7 +71,7 @@ def test_discrete_actions_count_from_zero(start):
     np.testing.assert_array_equal(action_to_space(spaces.Discrete(2, start=start))(jnp.arange(2)), [start, start + 1])
 
 
-@pytest.mark.parametrize("space", [spaces.MultiBinary(3), spaces.Dict({"a": spaces.Discrete(2)})])
+@pytest.mark.parametrize("space", [spaces.Tuple([spaces.Discrete(2)]), spaces.Dict({"a": spaces.Discrete(2)})])
 def test_other_action_spaces_are_refused(space):
     with pytest.raises(ValueError, match="not supported"):
         action_to_space(space)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlx.nets import MLP, ActorCritic, CategoricalHead, NormalHead, policy_head
+from rlx.nets import MLP, ActorCritic, CategoricalHead, MultiCategoricalHead, NormalHead, policy_head
 from rlx.nets.mlp import ACTIVATIONS, init_mlps
 
 KEY = jax.random.key(0)
@@ -74,13 +74,16 @@ def test_initialisation_is_one_random_draw_a_network():
         (spaces.Discrete(5), CategoricalHead(5)),
         (spaces.Discrete(5, start=3), CategoricalHead(5)),
         (spaces.Box(-2, 2, (3,)), NormalHead(3)),
+        (spaces.Box(-2, 2, (3, 2)), NormalHead(6)),
+        (spaces.MultiDiscrete([2, 3]), MultiCategoricalHead((2, 3))),
+        (spaces.MultiBinary(3), MultiCategoricalHead((2, 2, 2))),
     ],
 )
 def test_policy_head_fits_the_space(space, head):
     assert policy_head(space) == head
 
 
-@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 3]), spaces.Box(0, 1, (2, 2)), spaces.Dict({"a": BOX})])
+@pytest.mark.parametrize("space", [spaces.Tuple([BOX]), spaces.Dict({"a": BOX})])
 def test_policy_head_refuses_other_spaces(space):
     with pytest.raises(ValueError, match="not supported"):
         policy_head(space)

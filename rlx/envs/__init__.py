@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import gymnasium as _gymnasium
 
+from rlx.envs.acrobot import Acrobot
+from rlx.envs.breakout import Breakout
 from rlx.envs.cartpole import CartPole
+from rlx.envs.catch import Catch
 from rlx.envs.host import Gymnasium, gymnasium, unknown
+from rlx.envs.mountain_car import MountainCar
+from rlx.envs.mountain_car_continuous import MountainCarContinuous
 from rlx.envs.pendulum import Pendulum
 from rlx.envs.vectorize import action_to_space, vectorize
 from rlx.types import Env
 
-JAX_ENVS = {"CartPole-v1": CartPole, "Pendulum-v1": Pendulum}
+JAX_ENVS = {
+    "CartPole-v1": CartPole,
+    "Pendulum-v1": Pendulum,
+    "Acrobot-v1": Acrobot,
+    "MountainCar-v0": MountainCar,
+    "MountainCarContinuous-v0": MountainCarContinuous,
+    "Catch-bsuite": Catch,
+    "Breakout-MinAtar": Breakout,
+}
 
 
 def make(env_id: str) -> Env | Gymnasium:
@@ -26,4 +39,18 @@ def make(env_id: str) -> Env | Gymnasium:
     return gymnasium(env_id)
 
 
-__all__ = ["JAX_ENVS", "CartPole", "Gymnasium", "Pendulum", "action_to_space", "gymnasium", "make", "vectorize"]
+__all__ = [
+    "JAX_ENVS",
+    "Acrobot",
+    "Breakout",
+    "CartPole",
+    "Catch",
+    "Gymnasium",
+    "MountainCar",
+    "MountainCarContinuous",
+    "Pendulum",
+    "action_to_space",
+    "gymnasium",
+    "make",
+    "vectorize",
+]

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import gymnasium as _gymnasium
 
+from rlx.envs.acrobot import Acrobot
 from rlx.envs.action_mask import ActionMask
+from rlx.envs.breakout import Breakout
 from rlx.envs.bridge import HostEnvError
 from rlx.envs.cartpole import CartPole
+from rlx.envs.catch import Catch
 from rlx.envs.host import Gymnasium, gymnasium, gymnasium_vector, unknown
+from rlx.envs.mountain_car import MountainCar
+from rlx.envs.mountain_car_continuous import MountainCarContinuous
 from rlx.envs.pendulum import Pendulum
 from rlx.envs.vectorize import action_to_space, vectorize
 from rlx.types import Env
 
-JAX_ENVS = {"CartPole-v1": CartPole, "Pendulum-v1": Pendulum}
+JAX_ENVS = {
+    "CartPole-v1": CartPole,
+    "Pendulum-v1": Pendulum,
+    "Acrobot-v1": Acrobot,
+    "MountainCar-v0": MountainCar,
+    "MountainCarContinuous-v0": MountainCarContinuous,
+    "Catch-bsuite": Catch,
+    "Breakout-MinAtar": Breakout,
+}
 
 
 def make(env_id: str) -> Env | Gymnasium:
@@ -30,10 +43,15 @@ def make(env_id: str) -> Env | Gymnasium:
 
 __all__ = [
     "JAX_ENVS",
+    "Acrobot",
     "ActionMask",
+    "Breakout",
     "CartPole",
+    "Catch",
     "Gymnasium",
     "HostEnvError",
+    "MountainCar",
+    "MountainCarContinuous",
     "Pendulum",
     "action_to_space",
     "gymnasium",

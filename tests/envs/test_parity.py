@@ -1,4 +1,4 @@
-"""Our CartPole and Pendulum beside gymnasium's: 10,000 steps of random actions, each from gymnasium's own state."""
+"""Our environments beside gymnasium's: 10,000 steps of random actions, each from gymnasium's own state."""
 
 from typing import NamedTuple
 
@@ -8,16 +8,41 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from rlx.envs import acrobot, mountain_car, mountain_car_continuous
+from rlx.envs.acrobot import Acrobot
 from rlx.envs.cartpole import CartPole
 from rlx.envs.cartpole import State as CartPoleState
+from rlx.envs.mountain_car import MountainCar
+from rlx.envs.mountain_car_continuous import MountainCarContinuous
 from rlx.envs.pendulum import Pendulum
 from rlx.envs.pendulum import State as PendulumState
 from rlx.types import Step
 
 STEPS = 10_000
-ENVS = pytest.mark.parametrize(
-    ("env", "name"), [(CartPole(), "CartPole-v1"), (Pendulum(), "Pendulum-v1")], ids=["cartpole", "pendulum"]
-)
+IDS = {
+    "CartPole-v1": CartPole(),
+    "Pendulum-v1": Pendulum(),
+    "Acrobot-v1": Acrobot(),
+    "MountainCar-v0": MountainCar(),
+    "MountainCarContinuous-v0": MountainCarContinuous(),
+}
+ENVS = pytest.mark.parametrize(("env", "name"), [(env, name) for name, env in IDS.items()], ids=list(IDS))
+# Added to every start but the first, uniform in plus or minus: else a random policy sees hardly any termination
+SPREAD = {
+    "CartPole-v1": [2.4, 0, 0, 0],
+    "Pendulum-v1": [0, 0],
+    "Acrobot-v1": [np.pi - 0.1, np.pi - 0.1, 4, 9],
+    "MountainCar-v0": [0.6, 0.07],
+    "MountainCarContinuous-v0": [0.6, 0.07],
+}
+# Middle and half the width of the uniform start of each field
+STARTS = {
+    "CartPole-v1": [(0, 0.05)] * 4,
+    "Pendulum-v1": [(0, np.pi), (0, 1)],
+    "Acrobot-v1": [(0, 0.1)] * 4,
+    "MountainCar-v0": [(-0.5, 0.1), (0, 0)],
+    "MountainCarContinuous-v0": [(-0.5, 0.1), (0, 0)],
+}
 
 
 def reference(name, **kwargs):
@@ -48,6 +73,7 @@ class Record(NamedTuple):
 
 def record(env) -> Record:
     rows, time, start = [], 0, np.random.default_rng(0)
+    spread = np.array(SPREAD[env.spec.id])
     for _ in range(STEPS):
         state, action = np.array(env.unwrapped.state), draw(env)
         observation, reward, terminated, truncated, _ = env.step(action)
@@ -55,7 +81,7 @@ def record(env) -> Record:
         time += 1
         if terminated or truncated:
             env.reset()
-            env.unwrapped.state[0] += start.uniform(-2.4, 2.4)  # else no cart comes near the end of its track
+            env.unwrapped.state += start.uniform(-spread, spread).astype(env.unwrapped.state.dtype)
             time = 0
     return Record(*zip(*rows, strict=True))
 
@@ -66,8 +92,14 @@ def record(env) -> Record:
         (CartPole(), CartPoleState, "CartPole-v1"),
         (CartPole(max_steps=20), CartPoleState, "CartPole-v1"),  # the random policy never comes to 500
         (Pendulum(), PendulumState, "Pendulum-v1"),
+        (Acrobot(), acrobot.State, "Acrobot-v1"),
+        (Acrobot(max_steps=20), acrobot.State, "Acrobot-v1"),
+        (MountainCar(), mountain_car.State, "MountainCar-v0"),
+        (MountainCar(max_steps=20), mountain_car.State, "MountainCar-v0"),
+        (MountainCarContinuous(), mountain_car_continuous.State, "MountainCarContinuous-v0"),
+        (MountainCarContinuous(max_steps=20), mountain_car_continuous.State, "MountainCarContinuous-v0"),
     ],
-    ids=["cartpole", "cartpole-20", "pendulum"],
+    ids=lambda value: value if isinstance(value, str) else None,
 )
 def test_steps_equal_gymnasium(env, state, name):
     theirs = record(reference(name, max_episode_steps=env.max_steps))
@@ -84,18 +116,31 @@ def test_steps_equal_gymnasium(env, state, name):
     np.testing.assert_array_equal(ours.state.time, np.array(theirs.time) + 1)
 
     # what the comparison has to have met
+    observation, action = np.array(theirs.observation), np.array(theirs.action)
+    if isinstance(env, Pendulum):
+        assert np.abs(action).max() > env.max_torque
+        assert np.abs(raw[:, 0]).max() > 3.1
+    else:
+        assert sum(theirs.terminated) > (10 if env.max_steps == 20 else 0)
     if isinstance(env, CartPole):
-        position, _, angle, _ = np.abs(theirs.observation).T
+        position, _, angle, _ = np.abs(observation).T
         assert np.sum(position > env.max_position) > 10
         assert np.sum(angle > env.max_angle) > 100
-        assert any(theirs.action)
-        assert not all(theirs.action)
-    else:
-        assert np.abs(theirs.action).max() > env.max_torque
-        assert np.abs(raw[:, 0]).max() > 3.1
+    if isinstance(env, Acrobot):
+        for before, after in zip(raw.T[:2], ours.state[:2], strict=True):
+            assert np.any(np.abs(after - before) > 5.7)  # it went round: no velocity reaches so far in a step
+        assert {0.0, -1.0} == set(theirs.reward)
+    if isinstance(env, (MountainCar, MountainCarContinuous)):
+        position, velocity = observation.T
+        assert np.sum((position == np.float32(env.min_position)) & (velocity == 0)) > 10
+        assert np.sum(np.abs(velocity) == np.float32(env.max_speed)) > 10
+    if isinstance(env, MountainCarContinuous):
+        assert np.abs(action).max() > 1.4
+    if action.ndim == 1:
+        assert len(np.unique(action)) == env.action_space.n
     if env != CartPole():
         assert any(theirs.truncated)
-    if env == CartPole(max_steps=20):
+    if env.max_steps == 20:
         assert np.any(np.logical_and(theirs.terminated, theirs.truncated))
 
 
@@ -140,18 +185,20 @@ def test_spaces_equal_gymnasiums(env, name):
 @ENVS
 def test_resets_are_spread_as_gymnasiums(env, name):
     state, observation = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 4096))
-    high = np.array([np.pi, 1.0] if isinstance(env, Pendulum) else [0.05] * 4)
+    middle, half = np.array(STARTS[name]).T
     raw = np.stack(state[:-1], 1)  # [4096, fields]
-    assert np.all(np.abs(raw) <= high)
-    np.testing.assert_allclose(raw.mean(0), 0, atol=0.05 * high.max())  # 3 standard errors: 0.027 high
-    np.testing.assert_allclose(raw.std(0), high / np.sqrt(3), rtol=0.05)
-    assert len(np.unique(raw[:, 0])) > 4000
-    assert not np.any(np.triu(np.abs(np.corrcoef(raw.T)), 1) > 0.1)
+    assert np.all(np.abs(raw - middle) <= half * (1 + 1e-6))
+    np.testing.assert_allclose(raw.mean(0), middle, atol=0.05 * half.max())  # 3 standard errors: 0.027 half
+    np.testing.assert_allclose(raw.std(0), half / np.sqrt(3), rtol=0.05)
+    drawn = raw[:, half > 0]
+    assert len(np.unique(drawn[:, 0])) > 4000
+    assert not np.any(np.triu(np.abs(np.corrcoef(drawn.T, drawn.T)), 1 + drawn.shape[1]) > 0.1)
     np.testing.assert_array_equal(state.time, 0)
 
     theirs = reference(name)
     theirs.unwrapped.state = raw[0]
-    expected = raw[0] if isinstance(env, CartPole) else theirs.unwrapped._get_obs()
+    get = {"Pendulum-v1": "_get_obs", "Acrobot-v1": "_get_ob"}.get(name)
+    expected = getattr(theirs.unwrapped, get)() if get else raw[0]
     np.testing.assert_allclose(observation[0], expected, atol=1e-6)
 
 
@@ -170,7 +217,7 @@ def test_rollout_stays_in_the_space_and_types_hold(env, name):
     assert step == Step(state, observation, scalar, flag, flag, {})
 
     def act(state, key):
-        drawn = jax.random.randint(key, action.shape, 0, 2) if action.ndim == 0 else jax.random.normal(key, (1,))
+        drawn = jax.random.randint(key, (), 0, env.action_space.n) if action.ndim == 0 else jax.random.normal(key, (1,))
         step = env.step(key, state, drawn)
         return step.state, step
 

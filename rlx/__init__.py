@@ -12,6 +12,7 @@ from rlx.core.checkpoint import (
     save_checkpoint,
 )
 from rlx.core.evaluate import Episodes, evaluate
+from rlx.core.export import export_jax, export_numpy
 from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.rollout import RolloutState, rollout, start_rollout
 from rlx.core.train import chunks, compile_steps, jit, over_seeds, train
@@ -42,6 +43,8 @@ __all__ = [
     "compile_steps",
     "envs",
     "evaluate",
+    "export_jax",
+    "export_numpy",
     "gradient_step",
     "init_learner",
     "jit",

@@ -78,15 +78,21 @@ def action_to_space(space: gymnasium.Space) -> Callable[[Any], Any]:
 
 
 def _to_box(space: spaces.Box) -> Callable[[Any], Any]:
-    """Clip to [-1, 1] and scale to the bounds, where there are two; hold the one that there is."""
+    lowest, highest, half, middle = box_scale(space)
+    return lambda action: (action.clip(lowest, highest) * half + middle).reshape(*action.shape[:-1], *space.shape)
+
+
+def box_scale(space: spaces.Box) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What brings a policy's action to a Box: `clip(action, lowest, highest) * half + middle`, each float32 `[D]`.
+
+    Where there are two bounds, -1 and 1 become them; where there is one, it holds.
+    """
     low, high = space.low.ravel(), space.high.ravel()
     bounded = np.isfinite(low) & np.isfinite(high)
     bottom, top = (np.where(bounded, bound, 0.0).astype(np.float64) for bound in (low, high))
-    half = np.where(bounded, (top - bottom) / 2.0, 1.0).astype(np.float32)
-    middle = ((top + bottom) / 2.0).astype(np.float32)
-    lowest, highest = (np.where(bounded, *ends).astype(np.float32) for ends in ((-1, low), (1, high)))
-
-    return lambda action: (action.clip(lowest, highest) * half + middle).reshape(*action.shape[:-1], *space.shape)
+    lowest, highest = np.where(bounded, -1, low), np.where(bounded, 1, high)
+    half, middle = np.where(bounded, (top - bottom) / 2.0, 1.0), (top + bottom) / 2.0
+    return lowest.astype(np.float32), highest.astype(np.float32), half.astype(np.float32), middle.astype(np.float32)
 
 
 def _vectorize_host(recipe: Gymnasium, num_envs: int) -> VectorEnv:

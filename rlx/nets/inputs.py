@@ -134,8 +134,13 @@ class Features(nn.Module):
         return jnp.concatenate([jax.nn.one_hot(x[..., i] - start, n) for i, (n, start) in enumerate(columns)], axis=-1)
 
 
+def channels_first(shape: tuple[int, ...]) -> bool:
+    """Whether an image is `[C, H, W]`: of three sizes the least comes first."""
+    return len(shape) == 3 and shape[0] < min(shape[1:])
+
+
 def _channels_last(spec: Input, x: jax.Array) -> jax.Array:
-    """Bring an image to `[..., H, W, C]`; of three sizes the least, if it comes first, counts channels."""
+    """Bring an image to `[..., H, W, C]`."""
     if len(spec.shape) == 2:
         return x[..., None]
-    return jnp.moveaxis(x, -3, -1) if spec.shape[0] < min(spec.shape[1:]) else x
+    return jnp.moveaxis(x, -3, -1) if channels_first(spec.shape) else x

@@ -1,0 +1,125 @@
+"""A trained policy leaves: to NumPy, as a file that needs no JAX, or through `jax.export`."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import numpy as np
+from gymnasium import spaces
+
+from rlx.core import numpy_policy
+from rlx.core.normalize import Moments
+from rlx.envs.vectorize import box_scale
+from rlx.nets.actor_critic import ActorCritic
+from rlx.nets.inputs import Input, channels_first, convolutions_for, network_inputs, split_mask
+from rlx.types import Algorithm, PyTree, Spaces
+
+
+def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moments: PyTree = None) -> None:
+    """Write `policy.npz` and `policy.py` into a folder: `load("policy.npz")(observation)` acts, with NumPy alone.
+
+    It takes one observation and gives one action in the units of the environment's space, as `act` does to about 1e-5.
+
+    Args:
+        folder: made if need be; files of these names are replaced.
+        env: what it was trained in, for its spaces.
+        network: an `ActorCritic`.
+        params: of the network.
+        moments: running statistics of observations, as in `PPOState.observation_moments`.
+
+    Raises:
+        ValueError: a network of another kind: `export_jax` takes every one.
+    """
+    if not isinstance(network, ActorCritic):
+        raise ValueError(f"{type(network).__name__} cannot be written in NumPy, only ActorCritic: use export_jax")
+    inputs = network_inputs(env.observation_space)
+    weights = params["params"]
+    arrays = _actor(weights["mlps"]["actor"]) | _statistics(moments, len(inputs))
+    for index, part in enumerate(inputs):
+        if part.kind == "image":
+            arrays |= _convolutions(weights["features"][f"cnn_{index}"], index)
+    action, scale = _action(env.action_space)
+    if scale:
+        arrays |= scale | {"log_scale": weights["head"]["log_scale"]}
+    spec = action | {
+        "inputs": [_input(part) for part in inputs],
+        "layers": len(weights["mlps"]["actor"]),
+        "activation": network.activation,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / "partial.npz"
+    np.savez(partial, allow_pickle=False, spec=np.array(json.dumps(spec)), **jax.device_get(arrays))
+    partial.replace(folder / "policy.npz")
+    shutil.copy(numpy_policy.__file__, folder / "policy.py")
+
+
+def export_jax(file: Path, algorithm: Algorithm, state: PyTree, env: Spaces) -> None:
+    """Write the greedy policy, parameters included, as a program that only JAX is needed for, on CPU, GPU and TPU.
+
+    `jax.export.deserialize(file.read_bytes()).call(observation)` gives the action as the policy draws it, for
+    observations `[B, ...]` of any B; `rlx.envs.action_to_space` brings it to a space.
+
+    Raises:
+        ImportError: flatbuffers is missing: `pip install 'rlx[export]'`.
+    """
+    from jax import export
+
+    (batch,) = export.symbolic_shape("batch")
+    example = jax.tree.map(np.asarray, env.observation_space.sample())
+    observation = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((batch, *x.shape), jax.dtypes.canonicalize_dtype(x.dtype)), example
+    )
+    act = jax.jit(lambda observation: algorithm.act(state, None, observation))
+    program = export.export(act, platforms=("cpu", "cuda", "tpu"))(observation)
+    partial = file.with_suffix(".partial")
+    partial.write_bytes(program.serialize())
+    partial.replace(file)
+
+
+def _actor(layers: PyTree) -> dict[str, jax.Array]:
+    return {f"{name}_{index}": x for index, layer in layers.items() for name, x in layer.items()}
+
+
+def _convolutions(layers: PyTree, index: int) -> dict[str, jax.Array]:
+    return {f"cnn_{index}_{name}": x for name, x in _actor(layers).items()}
+
+
+def _statistics(moments: PyTree, count: int) -> dict[str, jax.Array]:
+    """Mean and variance of each array of floats."""
+    if moments is None:
+        return {}
+    found = jax.tree.leaves(split_mask(moments)[0], is_leaf=lambda node: node is None or isinstance(node, Moments))
+    pairs = {index: m for index, m in zip(range(count), found, strict=True) if m is not None}
+    return {f"{name}_{index}": getattr(m, name) for index, m in pairs.items() for name in ("mean", "var")}
+
+
+def _input(part: Input) -> dict[str, Any]:
+    spec: dict[str, Any] = {"kind": part.kind, "sizes": part.sizes, "starts": part.starts, "scale": part.scale}
+    if part.kind == "image":
+        first = channels_first(part.shape)
+        height, width = part.shape[1:] if first else part.shape[:2]
+        spec |= {"channels_first": first, "strides": [stride for *_, stride in convolutions_for(height, width)]}
+    return spec
+
+
+def _action(space: gymnasium.Space) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the actor's outputs mean, and for a Box the arrays that scale them."""
+    match space:
+        case spaces.Box():
+            names = ["lowest", "highest", "half", "middle"]
+            scale: dict[str, Any] = dict(zip(names, box_scale(space), strict=True))
+            return {"action": "box", "shape": space.shape, "dtype": str(space.dtype)}, scale
+        case spaces.Discrete():
+            sizes, starts, kind = [int(space.n)], [int(space.start)], "one"
+        case spaces.MultiDiscrete():
+            sizes, starts, kind = np.ravel(space.nvec).tolist(), np.ravel(space.start).tolist(), "several"
+        case _:
+            count = math.prod(space.shape or ())
+            sizes, starts, kind = [2] * count, [0] * count, "several"
+    return {"action": kind, "sizes": sizes, "starts": starts, "shape": space.shape, "dtype": str(space.dtype)}, {}

@@ -95,7 +95,7 @@ def bootstrap_interval(values: np.ndarray, statistic: Callable[[np.ndarray], np.
 def draw_curves(file: Path, panels: Mapping[str, Sequence[Curve]], metric: str = RETURN, iqm: bool = False) -> None:
     """Draw curves against environment steps: the mean over each one's seeds and its 95 % interval.
 
-    A panel of a single curve also shows a thin line per seed.
+    A picture of a single curve also shows a thin line per seed.
 
     Args:
         file: where to; its extension says in which format.
@@ -111,39 +111,42 @@ def draw_curves(file: Path, panels: Mapping[str, Sequence[Curve]], metric: str =
 
     columns = min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
-    most = max(len(curves) for curves in panels.values())
-    height = 4.0 + (0.25 + 0.2 * most if most > 1 else 0.0)  # inches; a legend of several curves is below its panel
-    figure = Figure(figsize=(max(6.4, 5.0 * columns), height * rows), dpi=150, layout="constrained")
+    single = sum(map(len, panels.values())) == 1
+    legend = 0.0 if single else 0.25 + 0.2 * max(map(len, panels.values()))  # below the panel, inches
+    figure = Figure(figsize=(max(6.4, 5.0 * columns), (4.0 + legend) * rows), dpi=150, layout="constrained")
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
-        draw_panel(axes, curves, iqm)
+        draw_panel(axes, curves, iqm, single)
         axes.set(title=title, xlabel="environment steps per seed")
         axes.set_ylabel("return of training episodes" if metric == RETURN else metric)
     figure.savefig(file)
 
 
-def draw_panel(axes: Any, curves: Sequence[Curve], iqm: bool) -> None:
-    """Draw curves into one pair of axes."""
+def draw_panel(axes: Any, curves: Sequence[Curve], iqm: bool, single: bool) -> None:
+    """Draw curves into one pair of axes; `single`: there is no other curve in the picture."""
     from matplotlib.ticker import EngFormatter
 
-    name = "IQM" if iqm else "mean"
+    name, statistic = ("IQM", interquartile_mean) if iqm else ("mean", mean)
     for index, curve in enumerate(curves):
         look = {"color": COLOURS[index % len(COLOURS)], "linestyle": STYLES[index // len(COLOURS) % len(STYLES)]}
-        label = f"{name} of {len(curve.seeds)} seeds" if len(curves) == 1 else curve.label
-        if len(curves) == 1:
+        labels = (curve.label, None)
+        if single:
+            labels = (f"{name} of {len(curve.seeds)} seeds", "95 % bootstrap interval")
             axes.plot(curve.steps, curve.values, color=look["color"], alpha=0.3, linewidth=0.8)
-        draw_statistic(axes, curve, interquartile_mean if iqm else mean, label, look)
-    if len(curves) > 1:
+        draw_statistic(axes, curve, statistic, look, *labels)
+    if not single:
         title = f"{name} and 95 % bootstrap interval over seeds"
         axes.legend(title=title, loc="upper center", bbox_to_anchor=(0.5, -0.17), frameon=False, fontsize="small")
-    elif curves and len(curves[0].seeds) > 1:
+    elif len(curves[0].seeds) > 1:
         axes.legend(loc="best", frameon=False)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
 
 
-def draw_statistic(axes: Any, curve: Curve, statistic: Callable, label: str, look: dict[str, str]) -> None:
+def draw_statistic(
+    axes: Any, curve: Curve, statistic: Callable, look: dict[str, str], label: str, interval_label: str | None
+) -> None:
     """Draw the mean or the IQM over seeds where every seed has a value, and its interval."""
     whole = ~np.isnan(curve.values).any(axis=1)
     if not whole.any():
@@ -152,4 +155,4 @@ def draw_statistic(axes: Any, curve: Curve, statistic: Callable, label: str, loo
     axes.plot(steps, statistic(values), linewidth=2, label=label, **look)
     if len(curve.seeds) > 1:
         low, high = bootstrap_interval(values, statistic)
-        axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
+        axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0, label=interval_label)

@@ -45,7 +45,7 @@ def plot(argv: list[str]) -> int:
         draw_curves(out, arrange(specs, curves), options.metric, options.iqm)
     except ImportError as error:
         raise UsageError("rlx plot needs matplotlib: pip install 'rlx[plot]'") from error
-    print(f"{options.metric} of {len(curves)} {'run is' if len(curves) == 1 else 'runs are'} in {out}")
+    print(f"{out} shows {options.metric} of {len(curves)} run{'s' if len(curves) > 1 else ''}")
     return 0
 
 
@@ -74,7 +74,8 @@ def labels(folders: list[Path], specs: list[Spec]) -> list[str]:
         names = [str(folder) for folder in folders]
     if len({spec.algorithm for spec in specs}) > 1:
         names = [f"{spec.algorithm}, {name}" for spec, name in zip(specs, names, strict=True)]
-    return [legible(f"{name} ({spec.run.seeds} seeds)") for spec, name in zip(specs, names, strict=True)]
+    counts = [f"{spec.run.seeds} seed{'s' if spec.run.seeds > 1 else ''}" for spec in specs]
+    return [legible(f"{name} ({count})") for name, count in zip(names, counts, strict=True)]
 
 
 def legible(label: str) -> str:

@@ -37,8 +37,9 @@ class EventFiles:
 
     def write(self, row: dict[str, Any]) -> None:
         """Append a line of metrics.jsonl; what is null is left out."""
-        from tensorboardX.proto.event_pb2 import Event
-        from tensorboardX.proto.summary_pb2 import Summary
+        # protobuf makes its classes as it is imported
+        from tensorboardX.proto.event_pb2 import Event  # pyright: ignore[reportAttributeAccessIssue]
+        from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore[reportAttributeAccessIssue]
 
         for index, writer in enumerate(self._writers):
             metrics = {name: row[name][index] for name in metric_names(row) if row[name][index] is not None}
@@ -60,7 +61,7 @@ class EventFiles:
 def open_events(folder: Path, wall_time: float) -> Any:
     """Begin an event file in place of those that are there."""
     from tensorboardX import RecordWriter
-    from tensorboardX.proto.event_pb2 import Event, SessionLog
+    from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore[reportAttributeAccessIssue]
 
     folder.mkdir(parents=True, exist_ok=True)
     for file in folder.glob("events.out.tfevents.*"):

@@ -203,11 +203,8 @@ def train_group(
         offset = rows[-1]["time_s"] if rows else 0.0
         run = chunks(group.batched, state, spec.updates - start, chunk_updates(spec))
         for state, metrics in run:
-            values = per_seed(metrics, len(seeds))
-            failed = find_failed(values, seeds, outcome.failed, outcome.update, spec.config.env_steps)
-            update = outcome.update + len(values["episodes"])
-            outcome = outcome._replace(update=update, failed=outcome.failed | failed, run_s=watch.run_s)
-            row = summarize(values, update, update * spec.config.env_steps)
+            outcome, row, failed = count_chunk(spec, seeds, outcome, metrics)
+            outcome = outcome._replace(run_s=watch.run_s)
             row["time_s"] = round(offset + watch.train_s, 3)
             if failed:
                 row |= {"failed": failed, "kept_checkpoints": checkpoints.last}
@@ -216,12 +213,12 @@ def train_group(
             log.write(row)
             if len(outcome.failed) == len(seeds):
                 break
-            report(update, mean_return(row, seeds, outcome.failed))
+            report(outcome.update, mean_return(row, seeds, outcome.failed))
             stop = stopping()
-            if stop or update == spec.updates or checkpoints.due:
+            if stop or outcome.update == spec.updates or checkpoints.due:
                 log.sync()
-                checkpoints.save(update, state)
-            if stop and update < spec.updates:
+                checkpoints.save(outcome.update, state)
+            if stop and outcome.update < spec.updates:
                 return outcome._replace(compile_s=watch.compile_s)
     final = final_returns(group, state, outcome.failed)
     return outcome._replace(finished=True, compile_s=watch.compile_s, final_return=final)
@@ -236,6 +233,17 @@ def initial_state(group: Group) -> PyTree:
 def chunk_updates(spec: Spec) -> int:
     """Updates per line of metrics.jsonl."""
     return spec.run.log_every or max(1, min(spec.updates // 100, 50_000 // spec.config.env_steps))
+
+
+def count_chunk(
+    spec: Spec, seeds: list[int], outcome: Outcome, metrics: PyTree
+) -> tuple[Outcome, dict[str, Any], dict[int, str]]:
+    """Take in a chunk's metrics: the outcome so far, a line of metrics.jsonl, and the seeds that just failed."""
+    values = per_seed(metrics, len(seeds))
+    failed = find_failed(values, seeds, outcome.failed, outcome.update, spec.config.env_steps)
+    update = outcome.update + len(values["episodes"])
+    row = summarize(values, update, update * spec.config.env_steps)
+    return outcome._replace(update=update, failed=outcome.failed | failed), row, failed
 
 
 def tell_failed(failed: dict[int, str], kept: list[int], warn: Callable[[str], None]) -> None:

@@ -1,4 +1,7 @@
-"""The command line: `rlx train | eval | resume`. Bad input gets one line on standard error and exit status 2."""
+"""The command line: `rlx train | eval | resume | plot | presets`.
+
+Bad input gets one line on standard error and exit status 2.
+"""
 
 import sys
 

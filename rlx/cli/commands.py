@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shlex
 import signal
@@ -15,22 +14,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import rlx
+from rlx.cli.curves import RETURN, draw_curves, make_curve, read_parts
+from rlx.cli.metrics import failed_seeds, read_rows
 from rlx.cli.options import ALGORITHMS, Spec, preset
-from rlx.cli.parsing import UsageError, one_folder, parse, user_errors
+from rlx.cli.parsing import UsageError, one_folder, parse, read_spec, user_errors
+from rlx.cli.plot import plot
+from rlx.cli.presets import presets
 from rlx.cli.processes import alone, catch_signals, groups, merge_rows, train_processes, use_compilation_cache
 from rlx.cli.progress import progress_bar
-from rlx.cli.report import draw_curve, provenance, statistics, write_json
-from rlx.cli.train import (
-    EPISODES,
-    Outcome,
-    evaluate_group,
-    failed_seeds,
-    make_group,
-    read_rows,
-    restore,
-    train_group,
-    warn,
-)
+from rlx.cli.report import provenance, statistics, write_json
+from rlx.cli.tensorboard import require_tensorboard
+from rlx.cli.train import EPISODES, Outcome, evaluate_group, make_group, restore, train_group, warn
 from rlx.core.checkpoint import CheckpointError
 from rlx.envs.host import Gymnasium, unknown
 
@@ -39,6 +33,8 @@ USAGE = f"""usage: rlx COMMAND ...
   rlx train ALGORITHM ENV [flags]   train, evaluate, and leave a run folder; `rlx train ALGORITHM ENV --help` for flags
   rlx eval RUN [flags]              evaluate the last checkpoint of a run; `rlx eval --help` for flags
   rlx resume RUN                    go on with a run that was stopped
+  rlx plot RUN... [flags]           draw learning curves, or any metric, of one or several runs; `rlx plot --help`
+  rlx presets [ALGORITHM [ENV]]     list the tuned presets; --json for machines
 
 algorithms: {", ".join(ALGORITHMS)}
 environments: {", ".join(rlx.envs.JAX_ENVS)} (in JAX), and every id that gymnasium knows
@@ -58,13 +54,19 @@ class EvalOptions:
 def run(argv: list[str]) -> int:
     """Run one command and give the exit status."""
     age = process_age()
-    commands = {"train": train, "eval": evaluate, "resume": resume}
+    commands = {
+        "train": train,
+        "eval": evaluate,
+        "resume": resume,
+        "plot": lambda argv, _: plot(argv),
+        "presets": lambda argv, _: presets(argv),
+    }
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
     try:
         if argv[0] not in commands:
-            raise UsageError(unknown("command", argv[0], commands) + " (there are: train, eval, resume)")
+            raise UsageError(unknown("command", argv[0], commands) + f" (there are: {', '.join(commands)})")
         use_compilation_cache()
         return commands[argv[0]](argv[1:], Clock(time.perf_counter() - age, age))
     except (UsageError, CheckpointError) as error:
@@ -112,7 +114,7 @@ def train(argv: list[str], clock: Clock) -> int:
         spec = dataclasses.replace(default, **given)
         out = spec.run.out or Path("runs", f"{names[0]}-{Path(names[1]).name}-{time.strftime('%Y%m%d-%H%M%S')}")
         spec = dataclasses.replace(spec, run=dataclasses.replace(spec.run, out=out))
-        make_group(spec, spec.seeds[:1])  # what cannot work fails here, before a folder is made
+        check(spec)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         hint = f"; `rlx resume {out}` goes on with it" if (out / "config.json").is_file() else ""
         raise UsageError(f"--out {out} is there already{hint}: name another folder or remove it")
@@ -131,7 +133,7 @@ def resume(argv: list[str], clock: Clock) -> int:
         raise UsageError(f"rlx resume takes the run folder alone, not {' '.join(rest)}: flags are in its config.json")
     spec = read_spec(folder)
     with user_errors():
-        make_group(spec, spec.seeds[:1])
+        check(spec)
     if (folder / "result.json").is_file():
         print(f"{folder} is finished: its result.json is there")
         return 0
@@ -170,15 +172,23 @@ def evaluate(argv: list[str], clock: Clock) -> int:
     return 0
 
 
+def check(spec: Spec) -> None:
+    """Raise what building the run raises: before a folder is made, and before training."""
+    make_group(spec, spec.seeds[:1])
+    if spec.run.tensorboard:
+        require_tensorboard()
+
+
 def carry_out(spec: Spec, out: Path, clock: Clock) -> int:
     """Train every group of a run, then write what it leaves."""
     stop = catch_signals()
     parts = groups(spec, out)
+    events = out / "tensorboard" if spec.run.tensorboard else None
     with alone(out), progress_bar(spec, len(parts)) as report:
         if len(parts) == 1:
-            outcomes = [train_group(spec, spec.seeds, out, report, warn, lambda: stop.signal != 0)]
+            outcomes = [train_group(spec, spec.seeds, out, events, report, warn, lambda: stop.signal != 0)]
         else:
-            outcomes = train_processes(spec, parts, report, stop)
+            outcomes = train_processes(spec, parts, events, report, stop)
             merge_rows([path for _, path in parts], out / "metrics.jsonl")
     if stop.signal and not all(outcome.finished for outcome in outcomes):
         done = min(outcome.update for outcome in outcomes)
@@ -197,15 +207,7 @@ def finish(
     """Write curve.png and result.json."""
     failed = {seed: why for outcome in outcomes for seed, why in outcome.failed.items()}
     final = [value for outcome in outcomes for value in outcome.final_return]
-    rows = read_rows(out / "metrics.jsonl")
-    try:
-        if rows:
-            kept = [seed not in failed for seed in spec.seeds]
-            draw_curve(out / "curve.png", rows, f"{spec.algorithm} on {spec.env}", kept)
-        else:
-            warn("curve.png is not drawn, as metrics.jsonl is empty")
-    except ImportError:
-        warn("curve.png is not drawn, as matplotlib is missing: pip install 'rlx[plot]'")
+    draw_run(spec, out)
     run_s = sum(outcome.run_s for outcome in outcomes) / min(len(outcomes), os.cpu_count() or 1)
     steps_here = sum(outcome.update - outcome.start for outcome in outcomes) * spec.config.env_steps
     steps_here *= spec.run.seeds // len(outcomes)
@@ -237,6 +239,18 @@ def finish(
     return result
 
 
+def draw_run(spec: Spec, out: Path) -> None:
+    """Draw curve.png."""
+    parts = read_parts(out, spec)
+    if not any(rows for _, rows in parts):
+        warn("curve.png is not drawn, as metrics.jsonl is empty")
+        return
+    try:
+        draw_curves(out / "curve.png", {f"{spec.algorithm} on {spec.env}": [make_curve(out.name, parts, RETURN)]})
+    except ImportError:
+        warn("curve.png is not drawn, as matplotlib is missing: pip install 'rlx[plot]'")
+
+
 def describe(summary: dict[str, Any]) -> str:
     """Say mean, IQM and interval in words."""
     if summary["mean"] is None:
@@ -246,14 +260,3 @@ def describe(summary: dict[str, Any]) -> str:
         low, high = summary["ci95"]
         text += f", IQM {summary['iqm']:.2f}, 95 % interval of the mean {low:.2f} to {high:.2f}"
     return text
-
-
-def read_spec(folder: Path) -> Spec:
-    """Read a run's config.json."""
-    file = folder / "config.json"
-    if not file.is_file():
-        raise UsageError(f"{folder} is no run folder: it has no config.json")
-    try:
-        return Spec.from_json(json.loads(file.read_text()))
-    except (ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{file} is broken: {error!r}") from error

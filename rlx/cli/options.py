@@ -32,6 +32,7 @@ class RunOptions:
     checkpoint_seconds: float = 15.0  # time between two checkpoints, s
     keep_checkpoints: int = 3  # how many of the last ones to keep
     progress: bool = True  # show the progress bar
+    tensorboard: bool = False  # write the metrics as TensorBoard's event files too, below RUN/tensorboard
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -158,6 +159,11 @@ class Spec:
         )
 
 
+def read_presets() -> dict[str, dict[str, dict[str, Any]]]:
+    """Give the tuned values: algorithm, environment, field."""
+    return tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text())
+
+
 def preset(algorithm: str, env: str) -> Spec:
     """Give the run that `rlx train ALGORITHM ENV` does without flags: tuned values where there are any.
 
@@ -167,7 +173,7 @@ def preset(algorithm: str, env: str) -> Spec:
     if algorithm not in ALGORITHMS:
         raise ValueError(unknown("algorithm", algorithm, ALGORITHMS) + f" (there are: {', '.join(ALGORITHMS)})")
     rlx.make(env)
-    values = tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text()).get(algorithm, {}).get(env, {})
+    values = read_presets().get(algorithm, {}).get(env, {})
 
     def fill(kind: type) -> Any:
         names = {field.name for field in dataclasses.fields(kind)} & values.keys()

@@ -1,16 +1,18 @@
-"""From the words of a command line to dataclasses; a mistake becomes one line."""
+"""From the words of a command line, and from config.json, to dataclasses; a mistake becomes one line."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
 import io
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
 
+from rlx.cli.options import Spec
 from rlx.envs.host import unknown
 
 
@@ -32,6 +34,23 @@ def one_folder(argv: list[str], usage: str) -> tuple[Path, list[str]]:
     if not argv or argv[0].startswith("-"):
         raise UsageError(f"say which run: {usage}")
     return Path(argv[0]), argv[1:]
+
+
+def leading_words(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Take the words before the first flag off the front of the arguments."""
+    first = next((index for index, word in enumerate(argv) if word.startswith("-")), len(argv))
+    return argv[:first], argv[first:]
+
+
+def read_spec(folder: Path) -> Spec:
+    """Read a run's config.json."""
+    file = folder / "config.json"
+    if not file.is_file():
+        raise UsageError(f"{folder} is no run folder: it has no config.json")
+    try:
+        return Spec.from_json(json.loads(file.read_text()))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(f"{file} is broken: {error!r}") from error
 
 
 def parse(defaults: dict[str, Any], argv: list[str], program: str) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from typing import Any
 
 import jax
 
+from rlx.cli.metrics import metric_names, read_rows
 from rlx.cli.options import Spec
 from rlx.cli.parsing import UsageError
-from rlx.cli.train import Outcome, read_rows, train_group, warn
+from rlx.cli.train import Outcome, train_group, warn
 from rlx.envs.host import Gymnasium
 
 
@@ -60,7 +61,7 @@ def catch_signals() -> Stop:
 
 
 def train_processes(
-    spec: Spec, parts: list[tuple[list[int], Path]], report: Callable[..., None], stop: Stop
+    spec: Spec, parts: list[tuple[list[int], Path]], events: Path | None, report: Callable[..., None], stop: Stop
 ) -> list[Outcome]:
     """Train groups in processes of their own, as many at once as there are cores."""
     context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads half
@@ -72,7 +73,7 @@ def train_processes(
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         for index, (seeds, folder) in enumerate(parts):
             folder.mkdir(parents=True, exist_ok=True)
-            jobs.append(pool.submit(train_process, spec, seeds, folder, index))
+            jobs.append(pool.submit(train_process, spec, seeds, folder, events, index))
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         while not all(job.done() for job in jobs):
             if stop.signal:
@@ -102,11 +103,13 @@ def begin_process(updates: Any, stopping: Any) -> None:
     use_compilation_cache()
 
 
-def train_process(spec: Spec, seeds: list[int], folder: Path, index: int) -> Outcome:
+def train_process(spec: Spec, seeds: list[int], folder: Path, events: Path | None, index: int) -> Outcome:
     """Train one group in this process."""
-    return train_group(
-        spec, seeds, folder, lambda update, mean: _updates.put((update, mean, index)), warn, _stopping.is_set
-    )
+
+    def report(update: int, mean: float | None) -> None:
+        _updates.put((update, mean, index))
+
+    return train_group(spec, seeds, folder, events, report, warn, _stopping.is_set)
 
 
 def merge_rows(folders: list[Path], file: Path) -> None:
@@ -116,11 +119,8 @@ def merge_rows(folders: list[Path], file: Path) -> None:
     with file.open("w") as merged:
         for index, template in enumerate(longest):
             rows = [run[index] if index < len(run) else {} for run in runs]
-            row: dict[str, Any] = {
-                name: [row.get(name, [None])[0] for row in rows] if isinstance(value, list) else value
-                for name, value in template.items()
-                if name not in ("failed", "kept_checkpoints")
-            }
+            row: dict[str, Any] = {name: template[name] for name in ("update", "env_steps")}
+            row |= {name: [row.get(name, [None])[0] for row in rows] for name in metric_names(template)}
             row["time_s"] = max(row.get("time_s", 0.0) for row in rows)
             if failed := {seed: why for row in rows for seed, why in row.get("failed", {}).items()}:
                 row["failed"] = failed

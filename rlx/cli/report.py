@@ -1,4 +1,4 @@
-"""What a finished run leaves: result.json and curve.png."""
+"""What result.json holds."""
 
 from __future__ import annotations
 
@@ -68,41 +68,3 @@ def write_json(file: Path, value: Any) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(file)
-
-
-def draw_curve(file: Path, rows: list[dict[str, Any]], title: str, kept: Sequence[bool]) -> None:
-    """Draw training returns against environment steps: one thin line a seed, their mean and its 95 % interval.
-
-    Args:
-        file: where to.
-        rows: lines of metrics.jsonl, one or more.
-        title: over the picture.
-        kept: per seed, whether it is drawn: not where it failed.
-
-    Raises:
-        ImportError: matplotlib is missing.
-    """
-    from matplotlib.figure import Figure
-
-    steps = np.array([row["env_steps"] for row in rows])
-    returns = np.array([row["episode_return"] for row in rows], float)  # [rows, S], NaN where no episode ended
-    returns = returns[:, np.asarray(kept)]
-    for row in range(1, len(returns)):  # then the curve stays where it was
-        returns[row] = np.where(np.isnan(returns[row]), returns[row - 1], returns[row])
-    whole = ~np.isnan(returns).any(axis=1)  # from there on every seed has ended an episode
-
-    figure = Figure(figsize=(6.4, 4.0), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.plot(steps, returns, color="tab:blue", alpha=0.25, linewidth=0.8)
-    if returns.shape[1] and whole.any():
-        steps, returns = steps[whole], returns[whole]
-        mean = returns.mean(axis=1)
-        axes.plot(steps, mean, color="tab:blue", linewidth=2, label=f"mean of {returns.shape[1]} seeds")
-        if returns.shape[1] > 1:
-            draws = np.random.default_rng(0).integers(returns.shape[1], size=(1000, returns.shape[1]))
-            low, high = np.percentile(returns[:, draws].mean(axis=2), [2.5, 97.5], axis=1)
-            axes.fill_between(steps, low, high, color="tab:blue", alpha=0.2, label="95 % bootstrap interval")
-            axes.legend(loc="lower right", frameon=False)
-    axes.set(title=title, xlabel="environment steps per seed", ylabel="return of training episodes")
-    axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(file)

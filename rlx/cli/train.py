@@ -1,13 +1,11 @@
 """Training a group of seeds into a folder: metrics, checkpoints, failed seeds, signals.
 
 Seeds over a JAX environment are one group, in one vmapped program; over a host environment each is a group.
-Axes: U updates of a chunk, S seeds of the group, E episodes.
+Axes: S seeds of the group, E episodes.
 """
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +15,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from rlx.cli.options import Spec
+from rlx.cli.log import MetricsLog
+from rlx.cli.metrics import failed_seeds, find_failed, keep_rows, per_seed, summarize
+from rlx.cli.options import RunOptions, Spec
 from rlx.core.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -33,16 +33,35 @@ from rlx.types import Algorithm, Env, Key, PyTree
 EPISODES = 100  # of the final evaluation
 
 
-class CompileTime:
-    """Counts the seconds that JAX spends on tracing, lowering and compiling from now on."""
+class Stopwatch:
+    """Takes the time of training, and of the tracing, lowering and compiling in it.
+
+    Attributes:
+        compile_s: seconds that JAX spent on compiling since this was made.
+    """
 
     def __init__(self) -> None:
-        self.seconds = 0.0
+        self.compile_s = 0.0
         jax.monitoring.register_event_duration_secs_listener(self._listen)
+        self.start()
 
     def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
         if event.startswith("/jax/core/compile/"):
-            self.seconds += duration_secs
+            self.compile_s += duration_secs
+
+    def start(self) -> None:
+        """Training begins."""
+        self._begun, self._compiled = time.perf_counter(), self.compile_s
+
+    @property
+    def train_s(self) -> float:
+        """Seconds since training began."""
+        return time.perf_counter() - self._begun
+
+    @property
+    def run_s(self) -> float:
+        """Seconds since training began, compilation apart."""
+        return self.train_s - (self.compile_s - self._compiled)
 
 
 class Group(NamedTuple):
@@ -122,10 +141,38 @@ def restore(group: Group, folder: Path, warn: Callable[[str], None]) -> tuple[in
     raise CheckpointError(f"{folder}: no checkpoint can be used")
 
 
+class Checkpoints:
+    """The checkpoints of a group: when the next one is due, and which must stay.
+
+    Attributes:
+        last: the update of the newest one, in a list; empty where there is none.
+    """
+
+    def __init__(self, folder: Path, options: RunOptions, start: int, rows: list[dict[str, Any]]) -> None:
+        self.last = [start] if start else []
+        self._folder, self._options, self._saved = folder, options, time.perf_counter()
+        self._kept = {step for row in rows for step in row.get("kept_checkpoints", [])}
+
+    @property
+    def due(self) -> bool:
+        """Whether the time between two checkpoints is over."""
+        return time.perf_counter() - self._saved >= self._options.checkpoint_seconds
+
+    def keep_last(self) -> None:
+        """Keep the newest one for good: it is the last one before a seed failed."""
+        self._kept |= set(self.last)
+
+    def save(self, update: int, state: PyTree) -> None:
+        """Write one."""
+        save_checkpoint(self._folder, update, state, self._options.keep_checkpoints, frozenset(self._kept))
+        self._saved, self.last = time.perf_counter(), [update]
+
+
 def train_group(
     spec: Spec,
     seeds: list[int],
     folder: Path,
+    events: Path | None,
     report: Callable[[int, float | None], None],
     warn: Callable[[str], None],
     stopping: Callable[[], bool],
@@ -136,66 +183,88 @@ def train_group(
         spec: the run.
         seeds: those of this group.
         folder: takes metrics.jsonl and checkpoints/.
+        events: takes TensorBoard's event files; None: none are written.
         report: told updates done and the mean return of the episodes that just ended.
         warn: told what the user should know.
         stopping: asked after each chunk whether to save and leave.
     """
-    compiling = CompileTime()
+    watch = Stopwatch()
     group = make_group(spec, seeds)
-    checkpoints, start = folder / "checkpoints", 0
-    restored = restore(group, checkpoints, warn)
-    if restored is not None:
-        start, state = restored
-    else:
-        state = group.batched.init(group.keys) if group.batched.host else jit(group.batched.init, once=True)(group.keys)
+    start, state = restore(group, folder / "checkpoints", warn) or (0, initial_state(group))
     rows = keep_rows(folder / "metrics.jsonl", start)
-    failed = failed_seeds(rows)
-    update, begun, saved, compiled = start, time.perf_counter(), time.perf_counter(), compiling.seconds
-    offset, run_s = rows[-1]["time_s"] if rows else 0.0, 0.0
-    pinned = {step for row in rows for step in row.get("kept_checkpoints", [])}  # the last good ones of failed seeds
-    every = spec.run.log_every or max(1, min(spec.updates // 100, 50_000 // spec.config.env_steps))
-
-    def outcome(finished: bool, final_return: list[float | None]) -> Outcome:
-        return Outcome(finished, update, start, failed, compiling.seconds, run_s, final_return)
-
     if start and (not rows or rows[-1]["update"] < start):
         warn(f"{folder / 'metrics.jsonl'} lacks lines up to update {start}: it goes on from there")
-    if stopping() and start < spec.updates:
-        return outcome(False, [])
-    last = [start] if start else []  # the newest checkpoint that is whole
-    with (folder / "metrics.jsonl").open("a") as log:
-        run = chunks(group.batched, state, spec.updates - start, every)
+    outcome = Outcome(False, start, start, failed_seeds(rows), watch.compile_s, 0.0, [])
+    if start < spec.updates and stopping():
+        return outcome
+    checkpoints = Checkpoints(folder / "checkpoints", spec.run, start, rows)
+    with MetricsLog(folder / "metrics.jsonl", rows, seeds, events) as log:
+        watch.start()
+        offset = rows[-1]["time_s"] if rows else 0.0
+        run = chunks(group.batched, state, spec.updates - start, chunk_updates(spec))
         for state, metrics in run:
-            values = {name: np.asarray(value) for name, value in metrics.items()}
-            values = {name: value.reshape(len(value), len(seeds)) for name, value in values.items()}  # [U, S]
-            bad = find_failed(values, seeds, failed, update, spec.config.env_steps)
-            update += len(values["episodes"])
-            run_s = time.perf_counter() - begun - (compiling.seconds - compiled)
-            row = summarize(values, update, update * spec.config.env_steps)
-            row["time_s"] = round(offset + time.perf_counter() - begun, 3)
-            if bad:
-                row |= {"failed": bad, "kept_checkpoints": last}
-                failed |= bad
-                pinned |= set(last)
-                for message in bad.values():
-                    warn(f"{message}; kept: the checkpoint of update {last[0]}" if last else message)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
-            if len(failed) == len(seeds):
-                return outcome(True, [None] * len(seeds))
-            pairs = zip(seeds, row["episode_return"], strict=True)
-            returns = [value for seed, value in pairs if value is not None and seed not in failed]
-            report(update, float(np.mean(returns)) if returns else None)
+            outcome, row, failed = count_chunk(spec, seeds, outcome, metrics)
+            outcome = outcome._replace(run_s=watch.run_s)
+            row["time_s"] = round(offset + watch.train_s, 3)
+            if failed:
+                row |= {"failed": failed, "kept_checkpoints": checkpoints.last}
+                checkpoints.keep_last()
+                tell_failed(failed, checkpoints.last, warn)
+            log.write(row)
+            if len(outcome.failed) == len(seeds):
+                break
+            report(outcome.update, mean_return(row, seeds, outcome.failed))
             stop = stopping()
-            if stop or update == spec.updates or time.perf_counter() - saved >= spec.run.checkpoint_seconds:
-                os.fsync(log.fileno())
-                save_checkpoint(checkpoints, update, state, spec.run.keep_checkpoints, frozenset(pinned))
-                saved, last = time.perf_counter(), [update]
-            if stop and update < spec.updates:
-                return outcome(False, [])
+            if stop or outcome.update == spec.updates or checkpoints.due:
+                log.sync()
+                checkpoints.save(outcome.update, state)
+            if stop and outcome.update < spec.updates:
+                return outcome._replace(compile_s=watch.compile_s)
+    final = final_returns(group, state, outcome.failed)
+    return outcome._replace(finished=True, compile_s=watch.compile_s, final_return=final)
+
+
+def initial_state(group: Group) -> PyTree:
+    """Give the state before the first update."""
+    init = group.batched.init
+    return init(group.keys) if group.batched.host else jit(init, once=True)(group.keys)
+
+
+def chunk_updates(spec: Spec) -> int:
+    """Updates per line of metrics.jsonl."""
+    return spec.run.log_every or max(1, min(spec.updates // 100, 50_000 // spec.config.env_steps))
+
+
+def count_chunk(
+    spec: Spec, seeds: list[int], outcome: Outcome, metrics: PyTree
+) -> tuple[Outcome, dict[str, Any], dict[int, str]]:
+    """Take in a chunk's metrics: the outcome so far, a line of metrics.jsonl, and the seeds that just failed."""
+    values = per_seed(metrics, len(seeds))
+    failed = find_failed(values, seeds, outcome.failed, outcome.update, spec.config.env_steps)
+    update = outcome.update + len(values["episodes"])
+    row = summarize(values, update, update * spec.config.env_steps)
+    return outcome._replace(update=update, failed=outcome.failed | failed), row, failed
+
+
+def tell_failed(failed: dict[int, str], kept: list[int], warn: Callable[[str], None]) -> None:
+    """Say which seeds just failed, and from which checkpoint they can be looked into."""
+    for message in failed.values():
+        warn(f"{message}; kept: the checkpoint of update {kept[0]}" if kept else message)
+
+
+def mean_return(row: dict[str, Any], seeds: list[int], failed: dict[int, str]) -> float | None:
+    """Mean over the seeds that have not failed and in which episodes ended."""
+    pairs = zip(seeds, row["episode_return"], strict=True)
+    returns = [value for seed, value in pairs if value is not None and seed not in failed]
+    return float(np.mean(returns)) if returns else None
+
+
+def final_returns(group: Group, state: PyTree, failed: dict[int, str]) -> list[float | None]:
+    """Evaluate the final parameters: mean greedy return per seed, None for a failed one."""
+    if len(failed) == len(group.seeds):
+        return [None] * len(group.seeds)
     returns = evaluate_group(group, state, group.env, EPISODES, greedy=True, seed=0).mean(axis=1).tolist()
-    final = [None if seed in failed else value for seed, value in zip(seeds, returns, strict=True)]
-    return outcome(True, final)
+    return [None if seed in failed else value for seed, value in zip(group.seeds, returns, strict=True)]
 
 
 def evaluate_group(
@@ -215,77 +284,6 @@ def evaluate_group(
     if len(group.seeds) == 1:
         return np.asarray(jit(play)(state, keys[0]))[None]
     return np.asarray(jit(jax.vmap(play))(state, keys))
-
-
-def summarize(values: dict[str, np.ndarray], update: int, env_steps: int) -> dict[str, Any]:
-    """Make one line of metrics.jsonl from a chunk's metrics `[U, S]`: a list over seeds for every metric.
-
-    Means over updates; `episodes` is a sum, and means over episodes are weighted by it (null where none ended).
-    """
-    episodes = values["episodes"].sum(axis=0)
-    row: dict[str, Any] = {"update": update, "env_steps": env_steps}
-    for name, value in values.items():
-        if name == "episodes":
-            mean = episodes
-        elif name.startswith("episode_"):
-            total = (value * values["episodes"]).sum(axis=0)
-            mean = np.where(episodes > 0, total / np.maximum(episodes, 1), np.nan)
-        else:
-            mean = value.mean(axis=0)
-        row[name] = [x if np.isfinite(x) else None for x in mean.tolist()]
-    return row
-
-
-def find_failed(
-    values: dict[str, np.ndarray], seeds: list[int], known: dict[int, str], update: int, env_steps: int
-) -> dict[int, str]:
-    """Name the seeds whose metrics `[U, S]` stopped being finite in this chunk: at which update, in which metrics."""
-    names, stacked = list(values), np.stack(list(values.values()))  # [names, U, S]
-    broken = ~np.isfinite(stacked)
-    messages = {}
-    for index in np.flatnonzero(broken.any(axis=(0, 1))):
-        seed = seeds[index]
-        if seed in known:
-            continue
-        first = int(np.argmax(broken[:, :, index].any(axis=0)))
-        which = ", ".join(name for name, is_broken in zip(names, broken[:, first, index], strict=True) if is_broken)
-        at = update + first + 1
-        messages[seed] = (
-            f"seed {seed} failed: NaN or infinity at update {at} (environment steps {(at - 1) * env_steps:,} to "
-            f"{at * env_steps:,}) in {which}"
-        )
-    return messages
-
-
-def keep_rows(file: Path, update: int) -> list[dict[str, Any]]:
-    """Drop the lines of metrics.jsonl that came after a checkpoint, and a last one that was cut off; give the rest."""
-    if not file.exists():
-        return []
-    rows = [row for row in read_rows(file) if row["update"] <= update]
-    partial = file.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    partial.replace(file)
-    return rows
-
-
-def read_rows(file: Path) -> list[dict[str, Any]]:
-    """Read the lines of a metrics.jsonl up to the first that is cut off or no line of ours."""
-    rows = []
-    for line in file.read_bytes().splitlines(keepends=True) if file.exists() else []:
-        try:
-            row = json.loads(line)
-            row["update"]
-        except (ValueError, KeyError, TypeError):
-            break
-        if not line.endswith(b"\n"):
-            break
-        rows.append(row)
-    return rows
-
-
-def failed_seeds(rows: list[dict[str, Any]]) -> dict[int, str]:
-    """Say which seeds failed, and why, according to the lines of a metrics.jsonl."""
-    return {int(seed): why for row in rows for seed, why in row.get("failed", {}).items()}
 
 
 def warn(message: str) -> None:

@@ -14,6 +14,8 @@ from cli_runs import run, tree
 from rlx.cli import main
 from rlx.cli.commands import EvalOptions
 from rlx.cli.options import ALGORITHMS, NetworkConfig, OptimizerConfig, RunOptions
+from rlx.cli.plot import PlotOptions
+from rlx.cli.presets import PresetsOptions
 
 ENV = ["train", "ppo", "CartPole-v1"]
 
@@ -92,6 +94,16 @@ CASES = {
     "resume what": (["resume"], ["rlx resume RUN"]),
     "resume nothing": (["resume", "nowhere"], ["nowhere", "config.json"]),
     "resume with flags": (["resume", "run", "--steps", "5"], ["--steps 5"]),
+    "presets of what": (["presets", "pppo"], ["pppo", "did you mean ppo"]),
+    "presets where": (["presets", "ppo", "CartPol-v1"], ["CartPol-v1", "did you mean CartPole-v1"]),
+    "presets three": (["presets", "ppo", "CartPole-v1", "more"], ["more"]),
+    "presets flag": (["presets", "--jsn"], ["--jsn", "did you mean --json"]),
+    "plot what": (["plot"], ["rlx plot RUN..."]),
+    "plot nothing": (["plot", "run", "nowhere"], ["nowhere", "config.json"]),
+    "plot before a line": (["plot", "run"], ["run", "metrics.jsonl is empty"]),
+    "plot flag": (["plot", "run", "--metrc", "loss"], ["--metrc", "did you mean --metric"]),
+    "plot format": (["plot", "run", "--out", "picture.jpeg"], ["picture.jpeg", ".png, .svg or .pdf"]),
+    "plot no format": (["plot", "run", "--out", "picture"], ["picture", ".png, .svg or .pdf"]),
     "resume two": (["resume", "run", "run"], ["run folder alone"]),
 }
 
@@ -211,7 +223,10 @@ def test_missing_package_is_one_line(place, capsys):
 
 @pytest.mark.parametrize(
     "config",
-    [RunOptions, OptimizerConfig, NetworkConfig, EvalOptions, *(entry.config for entry in ALGORITHMS.values())],
+    [
+        *(RunOptions, OptimizerConfig, NetworkConfig, EvalOptions, PlotOptions, PresetsOptions),
+        *(entry.config for entry in ALGORITHMS.values()),
+    ],
 )
 def test_help_says_what_every_flag_means(config):
     """The comments on the fields are the help; a formatter that moves one off its line loses it."""

@@ -1,0 +1,42 @@
+"""`rlx presets`."""
+
+import json
+
+import pytest
+from cli_runs import run
+
+from rlx.cli.options import preset, read_presets
+
+
+def test_table_fits_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("presets") == 0
+    out = capsys.readouterr().out
+    assert out.startswith("algorithm")
+    for algorithm, envs in read_presets().items():
+        for env in envs:
+            (line,) = [line for line in out.splitlines() if line.startswith(f"{algorithm} ") and f" {env} " in line]
+            assert f" {preset(algorithm, env).run.steps:,} " in line
+    assert max(map(len, out.splitlines())) <= 80
+    assert "num_minibatches=64 (4)" in out
+
+
+def test_narrowed(capsys):
+    assert run("presets", "ppo", "CartPole-v1") == 0
+    out = capsys.readouterr().out
+    assert "CartPole-v1" in out
+    assert "Pendulum-v1" not in out
+    assert "steps=" not in out  # a column of its own
+
+
+@pytest.mark.parametrize("words", [[], ["ppo"], ["ppo", "Pendulum-v1"]])
+def test_json_is_what_train_uses(words, capsys):
+    assert run("presets", *words, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {value["env"] for value in found} == ({words[1]} if len(words) == 2 else read_presets()["ppo"].keys())
+    for value in found:
+        spec = preset(value["algorithm"], value["env"])
+        used = {**vars(spec.config), **vars(spec.optimizer), **vars(spec.network), **vars(spec.run)}
+        assert value["steps"] == used["steps"]
+        assert value["values"].items() <= used.items()
+        assert all(value["values"][name] != default for name, default in value["defaults"].items())

@@ -1,12 +1,14 @@
-"""JAX environments, probes with known answers, and the bridge to gymnasium."""
+"""JAX environments, probes with known answers, and the bridges to and from gymnasium, gymnax and brax."""
 
 from __future__ import annotations
 
 import gymnasium as _gymnasium
 
+from rlx.envs.adapters import from_brax, from_gymnax
 from rlx.envs.cartpole import CartPole
 from rlx.envs.host import Gymnasium, gymnasium, unknown
 from rlx.envs.pendulum import Pendulum
+from rlx.envs.to_gymnasium import to_gymnasium
 from rlx.envs.vectorize import action_to_space, vectorize
 from rlx.types import Env
 
@@ -26,4 +28,16 @@ def make(env_id: str) -> Env | Gymnasium:
     return gymnasium(env_id)
 
 
-__all__ = ["JAX_ENVS", "CartPole", "Gymnasium", "Pendulum", "action_to_space", "gymnasium", "make", "vectorize"]
+__all__ = [
+    "JAX_ENVS",
+    "CartPole",
+    "Gymnasium",
+    "Pendulum",
+    "action_to_space",
+    "from_brax",
+    "from_gymnax",
+    "gymnasium",
+    "make",
+    "to_gymnasium",
+    "vectorize",
+]

@@ -99,7 +99,9 @@ def check_render_mode(env: Env, renderer: Renderer | None, modes: list[str], mod
     """
     name = type(env).__name__
     if mode not in modes:
-        raise ValueError(f"unknown render_mode {mode!r}: there are {' and '.join(modes)}")
+        raise ValueError(
+            f"unknown render_mode {mode!r}: there {'is' if len(modes) == 1 else 'are'} {' and '.join(modes)}"
+        )
     if renderer is None:
         raise ValueError(f"{name} cannot be drawn: give it a method render(state) that returns a uint8 array [H, W, 3]")
     if renderer.needs_pygame or mode == "human":

@@ -120,20 +120,26 @@ def write_clip(file: Path, frames: Iterator[np.ndarray], fps: float) -> None:
     command = [ffmpeg(), *source.split(), *FORMATS[file.suffix].split(), str(partial.absolute())]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     try:
-        assert process.stdin
-        try:
-            for frame in itertools.chain([first], frames):
-                process.stdin.write(np.ascontiguousarray(frame).data)
-        except BrokenPipeError:  # it gave up: its exit status says why
-            pass
+        _feed(process, itertools.chain([first], frames))
         errors = process.communicate()[1].decode(errors="replace").strip()
         if process.returncode:
             raise OSError(*_reason(process.returncode, errors), str(file))
         partial.replace(file)
     finally:
-        process.kill()
-        process.wait()
         partial.unlink(missing_ok=True)
+
+
+def _feed(process: subprocess.Popen[bytes], frames: Iterator[np.ndarray]) -> None:
+    assert process.stdin
+    try:
+        for frame in frames:
+            process.stdin.write(np.ascontiguousarray(frame).data)
+    except BrokenPipeError:  # it gave up: its exit status says why
+        pass
+    except BaseException:
+        process.kill()
+        process.communicate()
+        raise
 
 
 def _reason(status: int, errors: str) -> tuple[int, str]:

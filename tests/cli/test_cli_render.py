@@ -1,7 +1,10 @@
 """`rlx eval RUN --render`: clips that play, and one line for what cannot work."""
 
 import os
+import re
 import stat
+import subprocess
+import sys
 
 import gymnasium
 import numpy as np
@@ -12,16 +15,18 @@ from rlx.cli import video
 from rlx.cli.video import write_clip
 
 pytestmark = pytest.mark.slow
-imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg", reason="no encoder: pip install 'rlx[video]'")
+pytest.importorskip("imageio_ffmpeg", reason="no encoder: pip install 'rlx[video]'")
 pytest.importorskip("pygame", reason="pygame is missing: pip install 'rlx[classic]'")
 
 
 def read(file):
-    """What a clip says of itself, and its frames `[N, H, W, 3]`."""
-    reader = imageio_ffmpeg.read_frames(str(file))
-    about = next(reader)
-    width, height = about["size"]
-    return about, np.stack([np.frombuffer(frame, np.uint8).reshape(height, width, 3) for frame in reader])
+    """Size and frames per second as a player sees them, and the frames `[N, H, W, 3]`."""
+    command = [video.ffmpeg(), "-i", str(file), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    played = subprocess.run(command, capture_output=True, check=True)
+    about = played.stderr.decode()
+    width, height = map(int, re.search(r", (\d+)x(\d+)", about).groups())
+    fps = float(re.search(r"([0-9.]+) fps", about)[1])
+    return (width, height), fps, np.frombuffer(played.stdout, np.uint8).reshape(-1, height, width, 3)
 
 
 def evaluate(run_folder, *flags):
@@ -46,9 +51,9 @@ def test_a_clip_plays(reference, tmp_path, capsys, kind, flags):
     told = capsys.readouterr().out.splitlines()[-1]
     steps = int(told.split(" in ")[1].split()[0])
     assert told == f"clip of seed 0, greedy, return {steps:.2f} in {steps} steps: {file}"
-    about, frames = read(file)
-    assert about["size"] == (600, 400)
-    assert about["fps"] == pytest.approx(50, abs=0.1)
+    size, fps, frames = read(file)
+    assert size == (600, 400)
+    assert fps == pytest.approx(50, abs=0.1)
     assert len(frames) == pytest.approx(steps + 1, abs=1)
     assert frames[0].mean() > 200  # white
     assert np.any(frames[0] != frames[-1])
@@ -70,13 +75,14 @@ def test_what_cannot_work_is_said_first(reference, tmp_path, capsys, monkeypatch
     assert "there is no folder" in refused(capsys, reference, "--render", tmp_path / "not" / "clip.mp4")
     (tmp_path / "folder.mp4").mkdir()
     assert "is a folder" in refused(capsys, reference, "--render", tmp_path / "folder.mp4")
-    monkeypatch.setitem(gymnasium.envs.classic_control.CartPoleEnv.metadata, "render_modes", ["human"])
     file = tmp_path / "clip.mp4"
-    line = refused(capsys, reference, "--gymnasium", "--render", file)
+    with monkeypatch.context() as patch:
+        patch.setitem(gymnasium.envs.classic_control.CartPoleEnv.metadata, "render_modes", ["human"])
+        line = refused(capsys, reference, "--gymnasium", "--render", file)
     assert "CartPole-v1 has no render mode rgb_array, which a clip needs: it has human" in line
-    monkeypatch.setitem(__import__("sys").modules, "imageio_ffmpeg", None)
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     assert "pip install 'rlx[video]'" in refused(capsys, reference, "--render", file)
-    monkeypatch.setitem(__import__("sys").modules, "pygame", None)
+    monkeypatch.setitem(sys.modules, "pygame", None)
     monkeypatch.setattr(video, "ffmpeg", lambda: "")
     assert "pip install 'rlx[classic]'" in refused(capsys, reference, "--render", file)
     assert not file.exists()
@@ -101,7 +107,7 @@ def test_frames_come_back(tmp_path, kind):
     """Odd sizes too: an mp4 is padded to even ones."""
     colours = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255]], np.uint8)
     write_clip(tmp_path / f"a.{kind}", iter(np.tile(colours[:, None, None], (1, 31, 41, 1))), 10)
-    _, frames = read(tmp_path / f"a.{kind}")
+    *_, frames = read(tmp_path / f"a.{kind}")
     np.testing.assert_allclose(frames[:3, 5, 5], colours, atol=12)
     assert frames.shape[1:3] == ((32, 42) if kind == "mp4" else (31, 41))
 

@@ -40,7 +40,18 @@ def test_imports_point_left(path):
 
 
 def test_import_is_light():
-    heavy = ["orbax", "matplotlib", "tyro", "scipy.stats", "torch"]
+    heavy = [
+        "orbax",
+        "matplotlib",
+        "tyro",
+        "scipy.stats",
+        "torch",
+        "pygame",
+        "moviepy",
+        "imageio_ffmpeg",
+        "gymnax",
+        "brax",
+    ]
     code = f"import sys, rlx; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

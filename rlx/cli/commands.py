@@ -24,7 +24,8 @@ from rlx.cli.processes import alone, catch_signals, groups, merge_rows, train_pr
 from rlx.cli.progress import progress_bar
 from rlx.cli.report import provenance, statistics, write_json
 from rlx.cli.tensorboard import require_tensorboard
-from rlx.cli.train import EPISODES, Outcome, evaluate_group, make_group, restore, train_group, warn
+from rlx.cli.train import EPISODES, Outcome, evaluate_group, make_group, restore, state_of, train_group, warn
+from rlx.cli.video import film, open_stage
 from rlx.core.checkpoint import CheckpointError
 from rlx.envs.host import Gymnasium, unknown
 
@@ -49,6 +50,8 @@ class EvalOptions:
     gymnasium: bool = False  # play in gymnasium's own environment, also where rlx has a JAX one
     sampled: bool = False  # sample actions from the policy; default: greedy
     seed: int = 0  # of the environments and the sampling
+    render: Path | None = None  # play one more episode into this clip, .mp4 or .gif; a file that is there is replaced
+    render_seed: int | None = None  # the seed of the run that plays in it; default: the first that did not fail
 
 
 def run(argv: list[str]) -> int:
@@ -148,10 +151,14 @@ def evaluate(argv: list[str], clock: Clock) -> int:
         if options.episodes < 1:
             raise UsageError(f"--episodes {options.episodes} must be 1 or more")
     spec = read_spec(folder)
+    if options.render_seed not in (None, *spec.seeds):
+        raise UsageError(f"--render-seed {options.render_seed}: the seeds of the run are {spec.seeds}")
     with user_errors():
         env = rlx.envs.gymnasium(spec.env) if options.gymnasium else spec.make_env()
         rlx.vectorize(env, 1)
         parts = [(make_group(spec, seeds), path) for seeds, path in groups(spec, folder)]
+        stage = open_stage(env, options.render) if options.render else None
+    player = None  # in the clip: its seed, algorithm and state
     place = "gymnasium's" if isinstance(env, Gymnasium) else "rlx's JAX"
     means = []
     for group, path in parts:
@@ -160,15 +167,23 @@ def evaluate(argv: list[str], clock: Clock) -> int:
             raise UsageError(f"{path} has no checkpoint yet: nothing to evaluate")
         returns = evaluate_group(group, restored[1], env, options.episodes, not options.sampled, options.seed)
         failed = failed_seeds(read_rows(path / "metrics.jsonl"))
-        for seed, row in zip(group.seeds, returns, strict=True):
+        for index, (seed, row) in enumerate(zip(group.seeds, returns, strict=True)):
             if seed in failed:
                 print(failed[seed])
                 continue
             print(f"seed {seed}: return {row.mean():.2f} (std {row.std():.2f}, {row.min():.1f} to {row.max():.1f})")
             means.append(float(row.mean()))
+            if player is None and options.render_seed in (None, seed):
+                player = seed, group.algorithm, state_of(group, restored[1], index)
     how = "sampled" if options.sampled else "greedy"
     summary = statistics(means)
     print(f"{spec.env}, {place} environment, {how}, {options.episodes} episodes a seed: {describe(summary)}")
+    if stage and options.render:
+        if player is None:
+            raise UsageError("no clip: the seed that should play in it failed")
+        seed, algorithm, state = player
+        told = film(stage, options.render, algorithm, state, not options.sampled, options.seed)
+        print(f"clip of seed {seed}, {how}, {told}")
     return 0
 
 

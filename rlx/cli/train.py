@@ -278,12 +278,16 @@ def evaluate_group(
     key = jax.random.fold_in(jax.random.key(seed), 2**31)  # apart from every training key
     keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(np.asarray(group.seeds, np.uint32))
     if isinstance(env, Gymnasium):
-        several = len(group.seeds) > 1
-        states = [jax.tree.map(lambda x, i=i: x[i], state) if several else state for i in range(len(group.seeds))]
+        states = [state_of(group, state, index) for index in range(len(group.seeds))]
         return np.stack([play(state, key) for state, key in zip(states, keys, strict=True)])
     if len(group.seeds) == 1:
         return np.asarray(jit(play)(state, keys[0]))[None]
     return np.asarray(jit(jax.vmap(play))(state, keys))
+
+
+def state_of(group: Group, state: PyTree, index: int) -> PyTree:
+    """Take one seed's state out of a group's."""
+    return jax.tree.map(lambda x: x[index], state) if len(group.seeds) > 1 else state
 
 
 def warn(message: str) -> None:

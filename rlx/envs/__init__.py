@@ -1,4 +1,4 @@
-"""JAX environments, probes with known answers, and the bridge to gymnasium."""
+"""JAX environments, probes with known answers, and the bridges to and from gymnasium, gymnax and brax."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gymnasium as _gymnasium
 
 from rlx.envs.acrobot import Acrobot
 from rlx.envs.action_mask import ActionMask
+from rlx.envs.adapters import from_brax, from_gymnax
 from rlx.envs.breakout import Breakout
 from rlx.envs.bridge import HostEnvError
 from rlx.envs.cartpole import CartPole
@@ -14,6 +15,7 @@ from rlx.envs.host import Gymnasium, gymnasium, gymnasium_vector, unknown
 from rlx.envs.mountain_car import MountainCar
 from rlx.envs.mountain_car_continuous import MountainCarContinuous
 from rlx.envs.pendulum import Pendulum
+from rlx.envs.to_gymnasium import to_gymnasium
 from rlx.envs.vectorize import action_to_space, vectorize
 from rlx.types import Env
 
@@ -54,8 +56,11 @@ __all__ = [
     "MountainCarContinuous",
     "Pendulum",
     "action_to_space",
+    "from_brax",
+    "from_gymnax",
     "gymnasium",
     "gymnasium_vector",
     "make",
+    "to_gymnasium",
     "vectorize",
 ]

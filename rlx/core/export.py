@@ -43,7 +43,7 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
     arrays = _actor(weights["mlps"]["actor"]) | _statistics(moments, len(inputs))
     for index, part in enumerate(inputs):
         if part.kind == "image":
-            arrays |= _convolutions(weights["features"][f"cnn_{index}"], index)
+            arrays |= {f"cnn_{index}_{name}": x for name, x in weights["features"][f"cnn_{index}"].items()}
     action, scale = _action(env.action_space)
     if scale:
         arrays |= scale | {"log_scale": weights["head"]["log_scale"]}
@@ -84,10 +84,6 @@ def export_jax(file: Path, algorithm: Algorithm, state: PyTree, env: Spaces) -> 
 
 def _actor(layers: PyTree) -> dict[str, jax.Array]:
     return {f"{name}_{index}": x for index, layer in layers.items() for name, x in layer.items()}
-
-
-def _convolutions(layers: PyTree, index: int) -> dict[str, jax.Array]:
-    return {f"cnn_{index}_{name}": x for name, x in _actor(layers).items()}
 
 
 def _statistics(moments: PyTree, count: int) -> dict[str, jax.Array]:

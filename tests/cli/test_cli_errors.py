@@ -24,22 +24,22 @@ class TwoHanded(gym.Env):
     """Its action space is not supported."""
 
     observation_space = gym.spaces.Box(-1, 1, (2,), np.float32)
-    action_space = gym.spaces.MultiBinary(2)
+    action_space = gym.spaces.Tuple([gym.spaces.Discrete(2)] * 2)
 
 
-class Picture(gym.Env):
-    """Its observation space is not supported by the command line's networks."""
+class Letter(gym.Env):
+    """Its observation space is not supported."""
 
-    observation_space = gym.spaces.Box(0, 255, (8, 8, 3), np.uint8)
+    observation_space = gym.spaces.Dict({"word": gym.spaces.Text(3), "place": gym.spaces.Discrete(2)})
     action_space = gym.spaces.Discrete(2)
 
 
 @pytest.fixture(autouse=True)
 def environments():
-    for env in (TwoHanded, Picture):
+    for env in (TwoHanded, Letter):
         gym.register(f"{env.__name__}-v0", env)
     yield
-    for env in (TwoHanded, Picture):
+    for env in (TwoHanded, Letter):
         del gym.registry[f"{env.__name__}-v0"]
 
 
@@ -51,9 +51,8 @@ CASES = {
     "algorithm": (["train", "pppo", "CartPole-v1"], ["pppo", "did you mean ppo"]),
     "environment": (["train", "ppo", "CartPol-v1"], ["CartPol-v1", "did you mean CartPole-v1"]),
     "environment's module": (["train", "ppo", "no_such_module:Env-v0"], ["no_such_module"]),
-    "observation space": (["train", "ppo", "Blackjack-v1"], ["observation space", "Tuple", "not supported"]),
-    "pictures": (["train", "ppo", "Picture-v0"], ["observation space", "not supported"]),
-    "action space": (["train", "ppo", "TwoHanded-v0"], ["action space", "MultiBinary(2)", "not supported"]),
+    "observation space": (["train", "ppo", "Letter-v0"], ["observation space", "Text", "not supported"]),
+    "action space": (["train", "ppo", "TwoHanded-v0"], ["action space", "Tuple", "not supported"]),
     "flag": ([*ENV, "--learning-rat", "1"], ["--learning-rat", "did you mean --learning-rate"]),
     "another flag": ([*ENV, "--frobnicate"], ["--frobnicate", "--help"]),
     "word": ([*ENV, "more"], ["more"]),

@@ -11,7 +11,7 @@ from gymnasium import spaces
 
 import rlx
 from rlx.nets import CNN, CategoricalHead, Features, MultiCategoricalHead, actor_critic, from_nnx, network_inputs
-from rlx.nets.inputs import convolutions_for
+from rlx.nets.inputs import convolutions_for, convolve
 from rlx.ops import Categorical, MultiCategorical, mask_logits
 
 KEY = jax.random.key(0)
@@ -61,13 +61,24 @@ def test_a_convolution_equals_a_slow_one():
     image = np.asarray(jax.random.normal(KEY, (5, 6, 2)))
     network = CNN(((3, 2, 2),))
     params = network.init(KEY, image)
-    kernel, bias = (np.asarray(params["params"]["0"][name]) for name in ("kernel", "bias"))
+    kernel, bias = (np.asarray(params["params"][name]) for name in ("kernel_0", "bias_0"))
     slow = [
         np.einsum("hwc,hwcf->f", image[2 * y : 2 * y + 2, 2 * x : 2 * x + 2], kernel) + bias
         for y in range(2)
         for x in range(3)
     ]
     np.testing.assert_allclose(network.apply(params, image), np.maximum(slow, 0).ravel(), rtol=1e-4, atol=1e-6)
+
+
+def test_patches_equal_xlas_convolution():
+    """On other platforms than the CPU it is XLA's."""
+    x, kernel = jax.random.normal(KEY, (2, 3, 9, 8, 2)), jax.random.normal(KEY, (4, 3, 2, 5))
+    theirs = jax.lax.conv_general_dilated(
+        x.reshape(6, 9, 8, 2), kernel, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    np.testing.assert_allclose(convolve(x, kernel, 2), theirs.reshape(2, 3, 3, 3, 5), rtol=1e-4, atol=1e-5)
+    lowered = jax.jit(jax.grad(lambda k: convolve(x, k, 2).sum())).trace(kernel).lower(lowering_platforms=("tpu",))
+    assert "convolution" in lowered.as_text()
 
 
 def test_large_images_get_dqns_convolutions():

@@ -167,7 +167,7 @@ def changed(**changes) -> dict:
         "{}",
         json.dumps(changed(algorithm="pppo")),
         json.dumps(changed(env="CartPol-v1")),
-        json.dumps(changed(env="Blackjack-v1")),
+        json.dumps(changed(env="Letter-v0")),
         json.dumps(changed(run={"steps": 1})),
         json.dumps(changed(run={"seeds": "two"})),
         json.dumps(changed(config={"discount": 3})),

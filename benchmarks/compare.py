@@ -4,7 +4,8 @@
 
 Alternation (A B A B ...) lets a noisy machine disturb both alike, so ratios are what to read. There are three series:
 `cold` (no compilation cache), `warm` (a persistent cache filled by a run before) and `steady` (a compiled run repeated
-within one process). A ratio below 1 means that rlx takes less.
+within one process). A ratio below 1 means that rlx takes less. `--what envs` has the last alone: nanoseconds of CPU
+time for each environment step, by environment and number of environments.
 """
 
 import argparse
@@ -27,10 +28,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Work:
-    """One piece of work, and the module that does it for each library."""
+    """One piece of work, and the module that does it for each library.
 
-    env_steps: int
+    Attributes:
+        workers: module of each library; the first is rlx's, the second the default peer's.
+        env_steps: of one run of a training; None where environments are stepped and nothing is trained.
+    """
+
     workers: dict[str, str]
+    env_steps: int | None = None
 
 
 WORKS = {
@@ -38,6 +44,7 @@ WORKS = {
         env_steps=PPO["updates"] * PPO["num_envs"] * PPO["num_steps"],
         workers={"rlx": "benchmarks.workers.ppo_rlx", "rejax": "benchmarks.workers.ppo_rejax"},
     ),
+    "envs": Work(workers={"rlx": "benchmarks.workers.envs_rlx", "gymnax": "benchmarks.workers.envs_gymnax"}),
 }
 STAGES = ("import", "build", "compile", "run")  # compile: tracing and lowering too
 
@@ -45,7 +52,7 @@ STAGES = ("import", "build", "compile", "run")  # compile: tracing and lowering 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--what", choices=WORKS, default="ppo")
-    parser.add_argument("--peer", default="rejax", help="the library to compare with")
+    parser.add_argument("--peer", default=None, help="the library to compare with; the first that the work knows")
     parser.add_argument(
         "--peer-python", default=sys.executable, help="interpreter of the environment the peer lives in"
     )
@@ -57,8 +64,9 @@ def main() -> None:
     args = parser.parse_args()
 
     work = WORKS[args.what]
-    pythons = {"rlx": sys.executable, args.peer: args.peer_python}
-    result = {"provenance": provenance(), "work": args.what, "env_steps": work.env_steps}
+    peer = args.peer or list(work.workers)[1]
+    pythons = {"rlx": sys.executable, peer: args.peer_python}
+    result: dict[str, Any] = {"provenance": provenance(), "work": args.what}
     with tempfile.TemporaryDirectory() as folder:
 
         def run(library: str, *flags: str, cache: bool = False) -> dict[str, Any]:
@@ -69,19 +77,25 @@ def main() -> None:
             rounds = [{library: run(library, *flags, cache=cache) for library in pythons} for _ in range(args.runs)]
             return {library: [each[library] for each in rounds] for library in pythons}
 
-        checks = {library: [run(library, "--check", f"--seed={s}") for s in range(args.seeds)] for library in pythons}
-        cold = series()
-        for library in pythons:
-            run(library, cache=True)
-        warm = series(cache=True)
-        steady = series(f"--repeat={args.repeat}")
+        if work.env_steps is None:
+            steady = series(f"--repeat={args.repeat}")
+            result["check"] = {library: rows[0]["episode_length"] for library, rows in steady.items()}
+            result["steady"] = compare(peer, steady, lambda row: row["nanoseconds"])
+        else:
+            env_steps = result["env_steps"] = work.env_steps
+            result["check"] = {
+                library: [run(library, "--check", f"--seed={seed}")["check"] for seed in range(args.seeds)]
+                for library in pythons
+            }
+            result["cold"] = compare(peer, series(), fresh_metrics)
+            for library in pythons:
+                run(library, cache=True)
+            result["warm"] = compare(peer, series(cache=True), fresh_metrics)
+            steady = series(f"--repeat={args.repeat}")
+            result["steady"] = compare(peer, steady, lambda row: steady_metrics(row, env_steps))
 
-    result["versions"] = {library: rows[0]["versions"] for library, rows in cold.items()}
-    result["check"] = {library: [row["check"] for row in rows] for library, rows in checks.items()}
-    result["cold"] = compare(args.peer, cold, fresh_metrics)
-    result["warm"] = compare(args.peer, warm, fresh_metrics)
-    result["steady"] = compare(args.peer, steady, lambda row: steady_metrics(row, work.env_steps))
-    print_table(args.peer, result)
+    result["versions"] = {library: rows[0]["versions"] for library, rows in steady.items()}
+    print_table(peer, result)
     if args.out is not None:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(result, indent=1) + "\n")
@@ -173,7 +187,7 @@ def print_table(peer: str, result: dict[str, Any]) -> None:
     """Print medians (min to max) and ratios; stages of a few milliseconds are left to the JSON."""
     print(f"{'':28}{'rlx':>28}{peer:>28}{'ratio':>8}{'pairs':>8}")
     for series in ("cold", "warm", "steady"):
-        for name, row in result[series].items():
+        for name, row in result.get(series, {}).items():
             if row[peer]["max"] < 0.01:
                 continue
             cells = [f"{row[x]['median']:.4g} ({row[x]['min']:.4g}-{row[x]['max']:.4g})" for x in ("rlx", peer)]

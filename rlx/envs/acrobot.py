@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from rlx.envs.elementwise import cos_sin, uniform
 from rlx.types import Key, Step
 
 
@@ -77,8 +78,8 @@ class Acrobot:
 
     def reset(self, key: Key) -> tuple[State, jax.Array]:
         """Begin hanging down, nearly at rest: `(state, observation [6])`."""
-        state = State(*jax.random.uniform(key, (4,), jnp.float32, -0.1, 0.1), time=jnp.zeros((), jnp.int32))
-        return state, _observe(state)
+        state = State(*(0.2 * u - 0.1 for u in uniform(key, 4)), time=jnp.zeros((), jnp.int32))
+        return state, jnp.stack(_observe(state))
 
     def step(self, key: Key, state: State, action: jax.Array) -> Step:
         """Apply the torque for one time step; `action` is an integer scalar. The key is not used."""
@@ -91,10 +92,12 @@ class Acrobot:
             jnp.clip(elbow_velocity, -self.max_elbow_speed, self.max_elbow_speed),
             state.time + 1,
         )
-        terminated = -jnp.cos(state.shoulder) - jnp.cos(state.shoulder + state.elbow) > 1.0
+        observation = _observe(state)
+        cos_a, sin_a, cos_b, sin_b, _, _ = observation
+        terminated = -cos_a - (cos_a * cos_b - sin_a * sin_b) > 1.0
         return Step(
             state,
-            observation=_observe(state),
+            observation=jnp.stack(observation),
             reward=terminated.astype(jnp.float32) - 1.0,
             terminated=terminated,
             truncated=state.time >= self.max_steps,
@@ -104,15 +107,16 @@ class Acrobot:
     def _derivative(self, links: tuple[jax.Array, ...], torque: jax.Array) -> tuple[jax.Array, ...]:
         """Time derivative of `(a, b, a', b')`, by the equations above."""
         shoulder, elbow, shoulder_velocity, elbow_velocity = links
-        cos, sin = jnp.cos(elbow), jnp.sin(elbow)
+        cos_a, sin_a = cos_sin(shoulder)
+        cos, sin = cos_sin(elbow)
         coupling = self.mass_2 * self.length * self.centre_2
         own = self.mass_2 * self.centre_2**2 + self.inertia
         d2 = own + coupling * cos
         d1 = self.mass_1 * self.centre_1**2 + self.inertia + self.mass_2 * self.length**2 + d2 + coupling * cos
-        p2 = self.mass_2 * self.centre_2 * self.gravity * jnp.sin(shoulder + elbow)
+        p2 = self.mass_2 * self.centre_2 * self.gravity * (sin_a * cos + cos_a * sin)
         p1 = (
             -coupling * elbow_velocity * (elbow_velocity + 2 * shoulder_velocity) * sin
-            + (self.mass_1 * self.centre_1 + self.mass_2 * self.length) * self.gravity * jnp.sin(shoulder)
+            + (self.mass_1 * self.centre_1 + self.mass_2 * self.length) * self.gravity * sin_a
             + p2
         )
         ratio = d2 / d1
@@ -139,7 +143,5 @@ def _wrap(angle: jax.Array) -> jax.Array:
     return angle - 2 * math.pi * jnp.round(angle / (2 * math.pi))
 
 
-def _observe(state: State) -> jax.Array:
-    shoulder, elbow, shoulder_velocity, elbow_velocity, _ = state
-    cos, sin = jnp.cos, jnp.sin
-    return jnp.stack([cos(shoulder), sin(shoulder), cos(elbow), sin(elbow), shoulder_velocity, elbow_velocity])
+def _observe(state: State) -> tuple[jax.Array, ...]:
+    return *cos_sin(state.shoulder), *cos_sin(state.elbow), state.shoulder_velocity, state.elbow_velocity

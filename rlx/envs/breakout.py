@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from rlx.envs.elementwise import uniform
 from rlx.types import Key, Step
 
 SIZE = 10  # rows and columns of the board
@@ -74,7 +75,8 @@ class Breakout:
 
     def reset(self, key: Key) -> tuple[State, jax.Array]:
         """Serve the ball from the left or the right wall: `(state, observation [10, 10, 4])`."""
-        right = (jax.random.bits(key) >> 31).astype(jnp.int32)  # 0 or 1
+        (u,) = uniform(key, 1)
+        right = (u < 0.5).astype(jnp.int32)  # 0 or 1
         column, zero = (SIZE - 1) * right, jnp.zeros((), jnp.int32)
         state = State(
             ball_row=zero + 3,
@@ -93,7 +95,8 @@ class Breakout:
 
     def step(self, key: Key, state: State, action: jax.Array) -> Step:
         """Move the paddle, then the ball; `action` is an integer scalar. The key decides whether it sticks."""
-        action = jnp.where(jax.random.uniform(key) < self.sticky, state.last_action, action)
+        (u,) = uniform(key, 1)
+        action = jnp.where(u < self.sticky, state.last_action, action)
         paddle = jnp.clip(state.paddle + (action == 2) - (action == 1), 0, SIZE - 1)
 
         column, column_velocity = state.ball_column + state.column_velocity, state.column_velocity

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from rlx.envs.elementwise import cos_sin, uniform
 from rlx.types import Key, Step
 
 
@@ -68,13 +69,13 @@ class CartPole:
 
     def reset(self, key: Key) -> tuple[State, jax.Array]:
         """Begin near the upright middle: `(state, observation [4])`."""
-        observation = jax.random.uniform(key, (4,), jnp.float32, -0.05, 0.05)
-        return State(*observation, time=jnp.zeros((), jnp.int32)), observation
+        state = State(*(0.1 * u - 0.05 for u in uniform(key, 4)), time=jnp.zeros((), jnp.int32))
+        return state, jnp.stack(state[:4])
 
     def step(self, key: Key, state: State, action: jax.Array) -> Step:
         """Push for one time step; `action` is an integer scalar. The key is not used."""
         position, velocity, angle, angular_velocity, time = state
-        cos, sin = jnp.cos(angle), jnp.sin(angle)
+        cos, sin = cos_sin(angle)
         mass = self.cart_mass + self.pole_mass
         moment = self.pole_mass * self.length
 

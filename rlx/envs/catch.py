@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from rlx.envs.elementwise import uniform
 from rlx.types import Key, Step
 
 
@@ -54,7 +55,8 @@ class Catch:
 
     def reset(self, key: Key) -> tuple[State, jax.Array]:
         """Drop a ball from a random column: `(state, observation [rows, columns, 1])`."""
-        column = jax.random.randint(key, (), 0, self.columns)
+        (u,) = uniform(key, 1)
+        column = (self.columns * u).astype(jnp.int32)
         state = State(jnp.zeros((), jnp.int32), column, jnp.full((), self.columns // 2, jnp.int32))
         return state, self._observe(state)
 

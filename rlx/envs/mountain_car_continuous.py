@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from rlx.envs.elementwise import cos_sin, uniform
 from rlx.types import Key, Step
 
 
@@ -65,14 +66,15 @@ class MountainCarContinuous:
 
     def reset(self, key: Key) -> tuple[State, jax.Array]:
         """Begin at rest near the valley's bottom: `(state, observation [2])`."""
-        position = jax.random.uniform(key, (), jnp.float32, -0.6, -0.4)
-        state = State(position, jnp.zeros(()), jnp.zeros((), jnp.int32))
+        (u,) = uniform(key, 1)
+        state = State(0.2 * u - 0.6, jnp.zeros(()), jnp.zeros((), jnp.int32))
         return state, jnp.stack(state[:2])
 
     def step(self, key: Key, state: State, action: jax.Array) -> Step:
         """Apply the throttle `action` [1] for one step. The key is not used."""
         throttle = jnp.squeeze(action, -1)
-        push = self.power * jnp.clip(throttle, -1.0, 1.0) - self.gravity * jnp.cos(3 * state.position)
+        slope, _ = cos_sin(3 * state.position)
+        push = self.power * jnp.clip(throttle, -1.0, 1.0) - self.gravity * slope
         velocity = jnp.clip(state.velocity + push, -self.max_speed, self.max_speed)
         position = jnp.clip(state.position + velocity, self.min_position, self.max_position)
         velocity = jnp.where((position == self.min_position) & (velocity < 0), 0.0, velocity)

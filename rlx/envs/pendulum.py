@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from gymnasium import spaces
 
+from rlx.envs.elementwise import cos_sin, uniform
 from rlx.types import Key, Step
 
 
@@ -66,7 +67,7 @@ class Pendulum:
 
     def reset(self, key: Key) -> tuple[State, jax.Array]:
         """Begin at any angle: `(state, observation [3])`."""
-        angle, velocity = jax.random.uniform(key, (2,), jnp.float32, -1.0, 1.0)
+        angle, velocity = (2 * u - 1 for u in uniform(key, 2))
         state = State(math.pi * angle, velocity, jnp.zeros((), jnp.int32))
         return state, _observe(state)
 
@@ -76,7 +77,8 @@ class Pendulum:
         torque = jnp.clip(jnp.squeeze(action, -1), -self.max_torque, self.max_torque)
         cost = jnp.square(angle) + 0.1 * jnp.square(state.velocity) + 0.001 * jnp.square(torque)
 
-        acceleration = 3 * self.gravity / (2 * self.length) * jnp.sin(angle) + 3 / (self.mass * self.length**2) * torque
+        _, sin = cos_sin(angle)
+        acceleration = 3 * self.gravity / (2 * self.length) * sin + 3 / (self.mass * self.length**2) * torque
         velocity = jnp.clip(state.velocity + acceleration * self.time_step, -self.max_speed, self.max_speed)
         state = State(angle + velocity * self.time_step, velocity, state.time + 1)
         return Step(
@@ -90,4 +92,4 @@ class Pendulum:
 
 
 def _observe(state: State) -> jax.Array:
-    return jnp.stack([jnp.cos(state.angle), jnp.sin(state.angle), state.velocity])
+    return jnp.stack([*cos_sin(state.angle), state.velocity])

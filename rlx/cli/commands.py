@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import rlx
 from rlx.cli.curves import RETURN, draw_curves, make_curve, read_parts
+from rlx.cli.export import export
 from rlx.cli.metrics import failed_seeds, read_rows
 from rlx.cli.options import ALGORITHMS, Spec, preset
 from rlx.cli.parsing import UsageError, one_folder, parse, read_spec, user_errors
@@ -27,6 +28,7 @@ from rlx.cli.tensorboard import require_tensorboard
 from rlx.cli.train import EPISODES, Outcome, evaluate_group, make_group, restore, state_of, train_group, warn
 from rlx.cli.video import film, open_stage
 from rlx.core.checkpoint import CheckpointError
+from rlx.envs.bridge import HostEnvError
 from rlx.envs.host import Gymnasium, unknown
 
 USAGE = f"""usage: rlx COMMAND ...
@@ -34,6 +36,7 @@ USAGE = f"""usage: rlx COMMAND ...
   rlx train ALGORITHM ENV [flags]   train, evaluate, and leave a run folder; `rlx train ALGORITHM ENV --help` for flags
   rlx eval RUN [flags]              evaluate the last checkpoint of a run; `rlx eval --help` for flags
   rlx resume RUN                    go on with a run that was stopped
+  rlx export RUN [flags]            write the policy as files that need NumPy alone, or as a JAX program
   rlx plot RUN... [flags]           draw learning curves, or any metric, of one or several runs; `rlx plot --help`
   rlx presets [ALGORITHM [ENV]]     list the tuned presets; --json for machines
 
@@ -61,6 +64,7 @@ def run(argv: list[str]) -> int:
         "train": train,
         "eval": evaluate,
         "resume": resume,
+        "export": lambda argv, _: export(argv),
         "plot": lambda argv, _: plot(argv),
         "presets": lambda argv, _: presets(argv),
     }
@@ -77,6 +81,9 @@ def run(argv: list[str]) -> int:
         return 2
     except OSError as error:
         warn(f"{error.filename or 'input or output'}: {error.strerror or error}")
+        return 1
+    except HostEnvError as error:
+        warn(" ".join(str(error).split()))
         return 1
     except BrokenExecutor:
         warn("a training process ended unexpectedly (out of memory?): `rlx resume` goes on from the last checkpoints")

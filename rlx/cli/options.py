@@ -16,7 +16,7 @@ import rlx
 from rlx.core.config import require, require_counts, require_finite, require_positive
 from rlx.envs.host import Gymnasium, unknown
 from rlx.nets.mlp import ACTIVATIONS
-from rlx.types import Algorithm, Env
+from rlx.types import Algorithm, Env, Network
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,28 @@ class Entry(NamedTuple):
 
     Attributes:
         config: its dataclass, with the property `env_steps`, environment steps per algorithm step.
-        build: `(env, network config, optimizer config, config, updates) -> Algorithm`.
+        network: `(env, network config) -> Network`.
+        build: `(env, network, optimizer config, config, updates) -> Algorithm`.
     """
 
     config: type
+    network: Callable[..., Network]
     build: Callable[..., Algorithm]
 
 
+def actor_critic(env: Env | Gymnasium, config: NetworkConfig) -> Network:
+    """Make the actor-critic that fits the spaces."""
+    return rlx.nets.actor_critic(env, config.hidden, config.activation)
+
+
 def build_ppo(
-    env: Env | Gymnasium, network: NetworkConfig, optimizer: OptimizerConfig, config: rlx.PPOConfig, updates: int
+    env: Env | Gymnasium, network: Network, optimizer: OptimizerConfig, config: rlx.PPOConfig, updates: int
 ) -> Algorithm:
-    """Make PPO with the actor-critic that fits the spaces."""
-    actor_critic = rlx.nets.actor_critic(env, network.hidden, network.activation)
-    return rlx.ppo(env, actor_critic, optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
+    """Make PPO."""
+    return rlx.ppo(env, network, optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
 
 
-ALGORITHMS = {"ppo": Entry(rlx.PPOConfig, build_ppo)}
+ALGORITHMS = {"ppo": Entry(rlx.PPOConfig, actor_critic, build_ppo)}
 
 
 @dataclass(frozen=True)
@@ -135,7 +141,8 @@ class Spec:
             raise ValueError(
                 f"steps={self.run.steps} is less than one update, {self.config.env_steps} environment steps"
             )
-        return ALGORITHMS[self.algorithm].build(env, self.network, self.optimizer, self.config, self.updates)
+        entry = ALGORITHMS[self.algorithm]
+        return entry.build(env, entry.network(env, self.network), self.optimizer, self.config, self.updates)
 
     def to_json(self) -> dict[str, Any]:
         """Give the run as JSON values."""

@@ -33,7 +33,17 @@ class Cell(NamedTuple):
         return f"{self.algorithm}-{self.env}"
 
 
-CELLS = [Cell("ppo", "CartPole-v1", "iqm", 499.0), Cell("ppo", "Pendulum-v1", "mean", -165.0)]
+CELLS = [
+    Cell("ppo", "CartPole-v1", "iqm", 499.0),
+    Cell("ppo", "Pendulum-v1", "mean", -165.0),
+    Cell("ppo", "Acrobot-v1", "mean", -80.0),
+    Cell("ppo", "MountainCar-v0", "mean", -112.0),
+    Cell("ppo", "MountainCarContinuous-v0", "mean", 90.0),
+    Cell("ppo", "LunarLander-v3", "mean", 240.0, seeds=5),
+    Cell("ppo", "Breakout-MinAtar", "mean", 10.0),
+    Cell("ppo", "Catch-bsuite", "mean", 0.99),
+    Cell("ppo", "Hopper-v5", "mean", 1000.0, seeds=3),
+]
 
 
 def measure(cell: Cell) -> dict:

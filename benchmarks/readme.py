@@ -62,9 +62,48 @@ def speed_table() -> str:
     return "\n".join(rows)
 
 
+def envs_table() -> str:
+    """How many times gymnax's rate each JAX environment steps at, by the number of environments."""
+    file = RESULTS.parent / "compare_envs.json"
+    if not file.is_file():
+        return "Not measured yet."
+    result = json.loads(file.read_text())
+    ratios = {tuple(name.split(" x ")): 1 / row["ratio"] for name, row in result["steady"].items()}
+    sizes = sorted({int(size) for _, size in ratios})
+    rows = [f"| environments | {' | '.join(f'{size:,}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
+    for env in dict.fromkeys(env for env, _ in ratios):
+        rows.append(f"| {env} | {' | '.join(f'{ratios[env, str(size)]:.1f}' for size in sizes)} |")
+    origin = result["provenance"]
+    rows.append("")
+    rows.append(
+        f"gymnax {result['versions']['gymnax']['gymnax']}, jax {result['versions']['rlx']['jax']}, one pinned core of "
+        f"{origin['cores']} ({origin['cpu']}), commit {origin['commit'][:7]}."
+    )
+    return "\n".join(rows)
+
+
+def host_loop() -> str:
+    """The loop over gymnasium's environments beside one whose policy is in NumPy."""
+    file = RESULTS.parent / "host_loop.json"
+    if not file.is_file():
+        return "Not measured yet."
+    result = json.loads(file.read_text())
+    ours, theirs = (result["steps_per_s"][name]["median"] for name in ("rlx", "numpy"))
+    return (
+        f"{ours:,} environment steps per second with a jitted 64-64 policy, {theirs:,} in a loop over gymnasium's "
+        f"SyncVectorEnv with the same policy in NumPy: {result['rlx_over_numpy']:.2f} of its rate "
+        f"(aim: {result['target']})."
+    )
+
+
 def rendered(text: str) -> str:
     """README with its generated parts replaced."""
-    for name, table in (("returns", returns_table()), ("speed", speed_table())):
+    for name, table in (
+        ("returns", returns_table()),
+        ("speed", speed_table()),
+        ("envs", envs_table()),
+        ("host loop", host_loop()),
+    ):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
         text, found = re.subn(pattern, lambda match, table=table: match[1] + table + "\n" + match[2], text, flags=re.S)
         assert found == 1, f"README.md has no part named {name}"

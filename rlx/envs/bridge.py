@@ -1,6 +1,5 @@
 """Driving gymnasium's environments: B at a time, each begun anew on the step that ends its episode.
 
-Whatever the source, an observation comes as its arrays in the order of `jax.tree.leaves`, of types that a device has.
 Axes: B environments.
 """
 
@@ -12,23 +11,16 @@ from functools import partial
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 import gymnasium as gym
-import jax
 import numpy as np
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv, VectorEnv
 
-ON_DEVICE = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}
+from rlx.envs.layout import Layout, Misfit
+
+ONE = np.zeros(1)  # a reward where there is none
 
 
 class HostEnvError(RuntimeError):
     """An environment raised an error or gave what it must not; the message says which, when and what."""
-
-
-class Misfit(ValueError):
-    """An observation that does not fit its space: of which of several environments, and why."""
-
-    def __init__(self, index: int, why: str) -> None:
-        super().__init__(why)
-        self.index = index
 
 
 class HostStep(NamedTuple):
@@ -68,82 +60,6 @@ class HostEnvs(Protocol):
         ...
 
 
-class Layout:
-    """Where the arrays of an observation are, and what they must be.
-
-    Raises:
-        ValueError: a space that is not made of Box, Discrete, MultiDiscrete, MultiBinary, Dict and Tuple.
-    """
-
-    def __init__(self, space: gym.Space) -> None:
-        nested = _leaves(space)
-        self.spaces: list[gym.Space] = jax.tree.leaves(nested)
-        self.structure = jax.tree.structure(nested)
-        self.shapes = [space.shape or () for space in self.spaces]
-        self.dtypes = [ON_DEVICE.get(np.dtype(space.dtype), np.dtype(space.dtype)) for space in self.spaces]
-        self.known = [{dtype, np.dtype(space.dtype)} for dtype, space in zip(self.dtypes, self.spaces, strict=True)]
-        self.floats = [index for index, dtype in enumerate(self.dtypes) if dtype.kind == "f"]
-        self.single = isinstance(nested, gym.Space)
-
-    def leaves(self, observation: Any) -> Sequence[Any]:
-        """The arrays of an observation."""
-        return (observation,) if self.single else self.structure.flatten_up_to(observation)
-
-    def nest(self, leaves: Sequence[np.ndarray]) -> Any:
-        """The observation of its arrays."""
-        return leaves[0] if self.single else self.structure.unflatten(leaves)
-
-    def stack(self, observations: Sequence[Any]) -> list[np.ndarray]:
-        """Put observations of B environments side by side: arrays `[B, ...]`.
-
-        Raises:
-            Misfit: the first that does not fit the space.
-        """
-        columns = [observations] if self.single else zip(*map(self.leaves, observations), strict=True)
-        return [self._column(place, column) for place, column in enumerate(columns)]
-
-    def _column(self, place: int, column: Sequence[Any]) -> np.ndarray:
-        try:
-            array = np.array(column)
-        except ValueError:  # their shapes differ
-            array = np.empty(0)
-        if array.shape != (len(column), *self.shapes[place]) or array.dtype not in self.known[place]:
-            for index, leaf in enumerate(map(np.asarray, column)):
-                self._admit(place, index, leaf)
-        return array.astype(self.dtypes[place], copy=False)
-
-    def _admit(self, place: int, index: int, leaf: np.ndarray) -> None:
-        space, shape = self.spaces[place], self.shapes[place]
-        if leaf.shape != shape:
-            raise Misfit(index, f"an observation of shape {leaf.shape}, where its space says {shape}")
-        if not np.can_cast(leaf.dtype, self.dtypes[place], "same_kind"):
-            raise Misfit(index, f"an observation of type {leaf.dtype}, where its space says {space.dtype}")
-        self.known[place].add(leaf.dtype)
-
-    def broken(self, leaves: list[np.ndarray], reward: np.ndarray) -> tuple[str, int] | None:
-        """Say what is not finite, and in which environment; None where all is well."""
-        for name, array in [("reward", reward), *(("observation", leaves[place]) for place in self.floats)]:
-            # The sum of squares is finite where all numbers are (or they are near overflow: then look at each).
-            if not np.isfinite(np.vdot(array, array)) and not np.isfinite(array).all():
-                return name, int(np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))[0])
-        return None
-
-
-def _leaves(space: gym.Space) -> Any:
-    """The spaces that an observation is made of, nested as it is."""
-    match space:
-        case gym.spaces.Dict():
-            return {name: _leaves(part) for name, part in space.spaces.items()}
-        case gym.spaces.Tuple():
-            return tuple(map(_leaves, space.spaces))
-        case gym.spaces.Box() | gym.spaces.Discrete() | gym.spaces.MultiDiscrete() | gym.spaces.MultiBinary():
-            return space
-    raise ValueError(
-        f"observation space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or "
-        "Tuple of them"
-    )
-
-
 class _Driver:
     """What both ways of driving share: the layout, the count of steps, and errors that say where."""
 
@@ -152,11 +68,11 @@ class _Driver:
         self.observation_space, self.action_space = observation_space, action_space
         self.layout = Layout(observation_space)
 
-    def _check(self, leaves: list[np.ndarray], reward: np.ndarray) -> None:
+    def _check(self, leaves: list[np.ndarray], which: Sequence[int], reward: np.ndarray = ONE) -> None:
         broken = self.layout.broken(leaves, reward)
         if broken is not None:
             what, index = broken
-            self._complain(index, f"NaN or infinity in its {what}")
+            self._complain(which[index], f"NaN or infinity in its {what}")
 
     def _complain(self, index: int | None, what: str | Exception) -> NoReturn:
         if isinstance(what, HostEnvError):  # from a process of ours, which knows the rest
@@ -179,9 +95,7 @@ class OneByOne(_Driver):
     def reset(self, seeds: list[int]) -> Any:
         """Begin an episode in each."""
         self.steps = 0
-        leaves = self._stack([self._begin(index, seed) for index, seed in enumerate(seeds)])
-        self._check(leaves, np.zeros(1))
-        return self.layout.nest(leaves)
+        return self.layout.nest(self._begin(range(self.num_envs), seeds))
 
     def step(self, actions: np.ndarray) -> HostStep:
         """Step each; where an episode ends, begin another."""
@@ -198,31 +112,37 @@ class OneByOne(_Driver):
             truncations.append(truncated)
             if terminated or truncated:
                 ended.append(index)
-        before, reward = self._stack(observations), np.array(rewards, np.float32)
-        if reward.shape != (self.num_envs,):
-            self._complain(None, f"rewards of shape {reward.shape[1:]}, not single numbers")
-        self._check(before, reward)
+        before = self._stack(observations, range(self.num_envs))
+        try:
+            reward = np.array(rewards, np.float32).reshape(self.num_envs)
+        except (TypeError, ValueError) as error:
+            self._complain(None, f"rewards that are not single numbers: {error}")
+        self._check(before, range(self.num_envs), reward)
         after = before
         if ended:
-            fresh = self._stack([self._begin(index, None) for index in ended])
-            self._check(fresh, reward)
             after = [array.copy() for array in before]
-            for array, new in zip(after, fresh, strict=True):
+            for array, new in zip(after, self._begin(ended, [None] * len(ended)), strict=True):
                 array[ended] = new
         flags = np.array(terminations, bool), np.array(truncations, bool)
         return HostStep(self.layout.nest(after), self.layout.nest(before), reward, *flags)
 
-    def _begin(self, index: int, seed: int | None) -> Any:
-        try:
-            return self.envs[index].reset(seed=seed)[0]
-        except Exception as error:
-            self._complain(index, error)
+    def _begin(self, which: Sequence[int], seeds: Sequence[int | None]) -> list[np.ndarray]:
+        """Reset some of them; the arrays of their first observations."""
+        observations = []
+        for index, seed in zip(which, seeds, strict=True):
+            try:
+                observations.append(self.envs[index].reset(seed=seed)[0])
+            except Exception as error:
+                self._complain(index, error)
+        leaves = self._stack(observations, which)
+        self._check(leaves, which)
+        return leaves
 
-    def _stack(self, observations: list[Any]) -> list[np.ndarray]:
+    def _stack(self, observations: list[Any], which: Sequence[int]) -> list[np.ndarray]:
         try:
             return self.layout.stack(observations)
         except Misfit as error:
-            self._complain(error.index, str(error))
+            self._complain(which[error.index], str(error))
 
 
 class Together(_Driver):
@@ -255,7 +175,7 @@ class Together(_Driver):
         except Exception as error:
             self._complain(None, error)
         leaves = self._read(observation)
-        self._check(leaves, np.zeros(1))
+        self._check(leaves, range(self.num_envs))
         return self.layout.nest(leaves)
 
     def step(self, actions: np.ndarray) -> HostStep:
@@ -264,7 +184,8 @@ class Together(_Driver):
         try:
             out: Any = self.envs.step(actions)
             observation, reward, terminated, truncated, info = out
-            leaves = self._read(observation)
+            leaves, reward = self._read(observation), np.array(reward, np.float32)
+            terminated, truncated = np.array(terminated, bool), np.array(truncated, bool)
             done = terminated | truncated
             before, after = leaves, leaves
             if done.any() and self.mode is AutoresetMode.SAME_STEP:
@@ -278,9 +199,8 @@ class Together(_Driver):
                     array[done] = new[done]
         except Exception as error:
             self._complain(None, error)
-        reward = np.asarray(reward, np.float32)
-        self._check(before, reward)
-        self._check(after, reward)
+        self._check(before, range(self.num_envs), reward)
+        self._check(after, range(self.num_envs))
         return HostStep(self.layout.nest(after), self.layout.nest(before), reward, terminated, truncated)
 
     def _read(self, observation: Any) -> list[np.ndarray]:

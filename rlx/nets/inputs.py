@@ -64,7 +64,12 @@ def network_inputs(space: gymnasium.Space) -> tuple[Input, ...]:
             scale = 1.0 / 255.0 if space.dtype == np.uint8 and np.all(space.high == 255) else 1.0
             image = space.dtype == np.uint8 and len(space.shape) in (2, 3)
             return (Input("image" if image else "numbers", space.shape, scale=scale),)
-    raise ValueError(
+    raise unsupported(space)
+
+
+def unsupported(space: gymnasium.Space) -> ValueError:
+    """The error about an observation space that has no arrays of fixed shape."""
+    return ValueError(
         f"observation space {space} is not supported: use Box, Discrete, MultiDiscrete or MultiBinary, or a Dict or "
         "Tuple of them"
     )

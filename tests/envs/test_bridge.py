@@ -9,7 +9,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 import rlx
-from rlx.envs.bridge import Layout
+from rlx.envs.layout import Layout
 
 KEY = jax.random.key(0)
 B, LIMIT = 3, 4
@@ -61,6 +61,10 @@ class Diary(gym.Env):
                     observation["wide"] = np.zeros(5)
                 case "dtype":
                     observation["pixels"] = np.full((2, 3, 1), 0.5)
+                case "nesting":
+                    del observation["pair"]
+                case "list reward":
+                    reward = [1.0, 2.0]
         return observation, reward, done and even, done and not even, {}
 
 
@@ -135,6 +139,7 @@ FAULTS = {
     "nan reward": "NaN or infinity in its reward",
     "shape": r"an observation of shape \(5,\), where its space says \(2,\)",
     "dtype": "an observation of type float64, where its space says uint8",
+    "nesting": "an observation that is not nested as its space: KeyError",
 }
 
 
@@ -142,6 +147,32 @@ FAULTS = {
 def test_a_fault_names_the_environment_and_the_step(fault):
     with pytest.raises(rlx.envs.HostEnvError, match=f"^Diary, environment 2, step 6: .*{FAULTS[fault]}"):
         collect(rlx.envs.gymnasium(faulty(fault, 2)))
+
+
+def test_a_reward_that_is_no_number():
+    with pytest.raises(rlx.envs.HostEnvError, match=r"^Diary, step 6: rewards that are not single numbers"):
+        collect(rlx.envs.gymnasium(faulty("list reward", 2)))
+
+
+def test_a_fault_in_a_reset_names_the_environment_too():
+    class Late(Diary):
+        """The last one's third episode begins with NaN."""
+
+        def reset(self, *, seed=None, options=None):
+            observation, info = super().reset(seed=seed)
+            if self.name_tag == 2 and self.episodes == 3:
+                observation["wide"][0] = np.nan
+            return observation, info
+
+    numbers = iter(range(99))
+
+    def make():
+        env = Late()
+        env.name_tag = next(numbers)
+        return env
+
+    with pytest.raises(rlx.envs.HostEnvError, match=f"environment 2, step {2 * LIMIT}: NaN or infinity in its obs"):
+        collect(rlx.envs.gymnasium(make))
 
 
 @pytest.mark.filterwarnings("ignore:.*ERROR:")  # gymnasium's own words on it

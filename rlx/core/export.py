@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
 
     Raises:
         ValueError: a network of another kind: `export_jax` takes every one.
+        OSError: no space on the disk, or no place to write; files that were there stay.
     """
     if not isinstance(network, ActorCritic):
         raise ValueError(f"{type(network).__name__} cannot be written in NumPy, only ActorCritic: use export_jax")
@@ -52,11 +53,11 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
         "layers": len(weights["mlps"]["actor"]),
         "activation": network.activation,
     }
+    content = io.BytesIO()
+    np.savez(content, allow_pickle=False, spec=np.array(json.dumps(spec)), **jax.device_get(arrays))
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / "partial.npz"
-    np.savez(partial, allow_pickle=False, spec=np.array(json.dumps(spec)), **jax.device_get(arrays))
-    partial.replace(folder / "policy.npz")
-    shutil.copy(numpy_policy.__file__, folder / "policy.py")
+    _write(folder / "policy.py", Path(numpy_policy.__file__).read_bytes())
+    _write(folder / "policy.npz", content.getvalue())
 
 
 def export_jax(file: Path, algorithm: Algorithm, state: PyTree, env: Spaces) -> None:
@@ -77,9 +78,20 @@ def export_jax(file: Path, algorithm: Algorithm, state: PyTree, env: Spaces) -> 
     )
     act = jax.jit(lambda observation: algorithm.act(state, None, observation))
     program = export.export(act, platforms=("cpu", "cuda", "tpu"))(observation)
+    _write(file, bytes(program.serialize()))
+
+
+def _write(file: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
     partial = file.with_suffix(".partial")
-    partial.write_bytes(program.serialize())
-    partial.replace(file)
+    try:
+        partial.write_bytes(content)
+        partial.replace(file)
+    except OSError as error:
+        error.filename = str(file)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _actor(layers: PyTree) -> dict[str, jax.Array]:

@@ -1,9 +1,11 @@
 """Trained policies that leave: to NumPy in a process without jax, and through jax.export."""
 
+import errno
 import importlib.util
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import gymnasium as gym
 import jax
@@ -138,3 +140,22 @@ def test_other_networks_are_refused(tmp_path):
     with pytest.raises(ValueError, match="MLP cannot be written in NumPy, only ActorCritic: use export_jax"):
         rlx.export_numpy(tmp_path, rlx.envs.CartPole(), rlx.nets.MLP((4,), 2), {})
     assert not any(tmp_path.iterdir())
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path, monkeypatch):
+    env = rlx.envs.CartPole()
+    network = rlx.nets.actor_critic(env, (4,))
+    params = rlx.jit(network.init, once=True)(KEY, jnp.zeros(4))
+    rlx.export_numpy(tmp_path, env, network, params)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    write = Path.write_bytes
+
+    def full(path, content):
+        write(path, content[:100])
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        rlx.export_numpy(tmp_path, env, network, params)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert before.keys() == {"policy.py", "policy.npz"}

@@ -37,7 +37,7 @@ PPO = {
 
 ENVS = {  # random actions, auto-reset; keys and actions drawn ahead for a rollout of `num_steps`
     "ids": ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "Breakout-MinAtar"),
-    "steps": {1: 32_768, 64: 4096, 1024: 512, 8192: 64},  # num_envs: steps of each environment in a run
+    "steps": {1: 32_768, 64: 4096, 1024: 512, 8192: 224},  # num_envs: steps of each environment
     "num_steps": 32,
     "continuous": ("Pendulum-v1",),  # action uniform in [-1, 1], as a fraction of the bound; else one of:
     "num_actions": {"CartPole-v1": 2, "Acrobot-v1": 3, "MountainCar-v0": 3, "Catch-bsuite": 3, "Breakout-MinAtar": 3},

@@ -51,8 +51,7 @@ class Breakout:
     Observation, uint8 [10, 10, 4] of 0 and 255: paddle, ball, trail (where the ball was), bricks; at a reset the ball
     is in row 3 at the left wall going right or at the right wall going left, downwards, the paddle in column 4. Action:
     0 stay, 1 left, 2 right (MinAtar's minimal set, its 0, 1, 3). Terminated when the ball is lost, truncated after
-    `max_steps`; both may be set. Known good: a return of 10 or more by a learner of 5 million steps; 30 a wall cleared
-    (random actions: about 0.4).
+    `max_steps`; both may be set. Known good: a return above 10; 30 is a wall cleared (random actions: about 0.4).
 
     MinAtar has no time limit; `max_steps` is ours, and ends an episode that a perfect player would not. MinAtar keeps
     the action to be repeated through its resets, here an episode begins with none.

@@ -12,7 +12,7 @@ from cli_runs import CARTPOLE, ENV_STEPS, EVERY, SEEDS, TINY, UPDATES, lines, re
 from matplotlib.image import imread
 
 import rlx
-from rlx.cli.options import ALGORITHMS, Entry, build_ppo
+from rlx.cli.options import ALGORITHMS, Entry, actor_critic, build_ppo
 from rlx.types import Algorithm
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nans")]
@@ -51,7 +51,7 @@ def build_doomed(env, network, optimizer, config, updates):
 @pytest.fixture
 def doomed(monkeypatch):
     """Make `rlx train doomed`, and say which seeds are."""
-    monkeypatch.setitem(ALGORITHMS, "doomed", Entry(rlx.PPOConfig, build_doomed))
+    monkeypatch.setitem(ALGORITHMS, "doomed", Entry(rlx.PPOConfig, actor_critic, build_doomed))
     return lambda *seeds: monkeypatch.setenv("DOOMED_SEEDS", " ".join(map(str, seeds)))
 
 

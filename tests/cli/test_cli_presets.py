@@ -38,5 +38,5 @@ def test_json_is_what_train_uses(words, capsys):
         spec = preset(value["algorithm"], value["env"])
         used = {**vars(spec.config), **vars(spec.optimizer), **vars(spec.network), **vars(spec.run)}
         assert value["steps"] == used["steps"]
-        assert value["values"].items() <= used.items()
+        assert value["values"] == json.loads(json.dumps({name: used[name] for name in value["values"]}))
         assert all(value["values"][name] != default for name, default in value["defaults"].items())

@@ -9,6 +9,7 @@ import tomllib
 from importlib.resources import files
 from pathlib import Path
 
+import gymnasium as gym
 import jax
 import numpy as np
 import pytest
@@ -215,8 +216,11 @@ def test_without_matplotlib(tmp_path, monkeypatch, capsys):
 )
 def test_presets_build(algorithm, env):
     spec = preset(algorithm, env)
-    group = make_group(spec, spec.seeds)
-    jax.eval_shape(group.batched.init, group.keys)
+    try:
+        group = make_group(spec, spec.seeds)
+    except gym.error.DependencyNotInstalled as error:
+        pytest.skip(f"NOT TESTED: {error}")
+    assert group.batched.host or jax.eval_shape(group.batched.init, group.keys)
     assert algorithm in ALGORITHMS
     assert spec.updates >= 1
 

@@ -42,6 +42,9 @@ def uniform(key: Key, n: int) -> tuple[jax.Array, ...]:
     The key itself comes from JAX's generator. The hash, x -> x ^ x >> 16, twice times an odd number, is the finaliser
     of MurmurHash3 (public domain): a bijection of 32 bits in which each input bit flips half of the output's.
     """
+    # The checker of key reuse does not see that words are taken, but it sees a draw.
+    if jax.config.jax_debug_key_reuse:  # pyright: ignore[reportAttributeAccessIssue]
+        jax.random.bits(key)
     first, second = jax.random.key_data(key)[:2]
     words = [_mix(second ^ _mix(first + np.uint32(i * 0x9E3779B9 & 0xFFFFFFFF))) for i in range(1, n + 1)]
     return tuple((word >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24 for word in words)

@@ -34,11 +34,11 @@ class Gymnasium:
         """What errors call it."""
         return self.make if isinstance(self.make, str) else getattr(self.make, "__name__", str(self.make))
 
-    def one(self, **kwargs: Any) -> gym.Env:
-        """Make one environment, with more keyword arguments if need be."""
+    def one(self) -> gym.Env:
+        """Make one environment."""
         if isinstance(self.make, str):  # what its checker looks for once, the bridge looks for on every step
-            return gym.make(self.make, disable_env_checker=True, **self.kwargs | kwargs)
-        return self.make(**self.kwargs | kwargs)
+            return gym.make(self.make, disable_env_checker=True, **self.kwargs)
+        return self.make(**self.kwargs)
 
     def build(self, num_envs: int) -> HostEnvs:
         """Make `num_envs` of them side by side."""

@@ -49,3 +49,11 @@ def test_every_kind_of_key_will_do(impl):
     draws = np.stack(jax.vmap(lambda key: uniform(key, 2))(jax.random.split(jax.random.key(0, impl=impl), 4096)))
     np.testing.assert_allclose(draws.mean(1), 0.5, atol=0.02)
     assert len(np.unique(draws)) > 8180
+
+
+@pytest.mark.parametrize("second", [lambda key: uniform(key, 1), jax.random.split], ids=["uniform", "split"])
+def test_a_key_that_is_used_twice_is_noticed(second):
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda key: uniform(key, 2))(jax.random.key(0))
+        with pytest.raises(jax.errors.KeyReuseError):
+            jax.jit(lambda key: (uniform(key, 1), second(key)))(jax.random.key(0))

@@ -119,7 +119,9 @@ def train(argv: list[str], clock: Clock) -> int:
         raise UsageError("say what to train where: rlx train ALGORITHM ENV, such as: rlx train ppo CartPole-v1")
     with user_errors():
         default = preset(*names)
-        fields = {name: getattr(default, name) for name in ("run", "config", "optimizer", "network")}
+        fields = {"run": default.run, "config": default.config}
+        if default.network is not None:
+            fields |= {"optimizer": default.optimizer, "network": default.network}
         given = parse(fields, argv[2:], f"rlx train {names[0]} {names[1]}")
         spec = dataclasses.replace(default, **given)
         out = spec.run.out or Path("runs", f"{names[0]}-{Path(names[1]).name}-{time.strftime('%Y%m%d-%H%M%S')}")
@@ -238,7 +240,7 @@ def finish(
         "env": spec.env,
         "config": spec.to_json(),
         "seeds": spec.seeds,
-        "env_steps": max(outcome.update for outcome in outcomes) * spec.config.env_steps,
+        "env_steps": spec.env_steps(max(outcome.update for outcome in outcomes)),
         "final_return": final,
         **statistics([value for value in final if value is not None]),
         "failed": failed,

@@ -44,8 +44,9 @@ def export(argv: list[str]) -> int:
             options.out.mkdir(parents=True, exist_ok=True)
             rlx.export_jax(options.out / "policy.jax", group.algorithm, state, group.env)
         else:
-            network = ALGORITHMS[spec.algorithm].network(group.env, spec.network)
-            rlx.export_numpy(options.out, group.env, network, state.learner.params, state.observation_moments)
+            entry = ALGORITHMS[spec.algorithm]
+            network, *_ = entry.networks(group.env, spec.network)
+            rlx.export_numpy(options.out, group.env, network, *entry.policy(state))
     files = "policy.jax" if options.jax else "policy.npz, policy.py"
     print(f"policy of seed {seed} after update {restored[0]}: {files} in {options.out}")
     return 0

@@ -6,6 +6,7 @@ Axes: U updates of a chunk, S seeds of the group.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,16 @@ def summarize(values: dict[str, np.ndarray], update: int, env_steps: int) -> dic
 
 
 def find_failed(
-    values: dict[str, np.ndarray], seeds: list[int], known: dict[int, str], update: int, env_steps: int
+    values: dict[str, np.ndarray],
+    seeds: list[int],
+    known: dict[int, str],
+    update: int,
+    env_steps: Callable[[int], int],
 ) -> dict[int, str]:
-    """Name the seeds whose metrics `[U, S]` stopped being finite in this chunk: at which update, in which metrics."""
+    """Name the seeds whose metrics `[U, S]` stopped being finite in this chunk: at which update, in which metrics.
+
+    `env_steps` tells how many environment steps some updates are.
+    """
     names, stacked = list(values), np.stack(list(values.values()))  # [names, U, S]
     broken = ~np.isfinite(stacked)
     messages = {}
@@ -58,8 +66,8 @@ def find_failed(
         which = ", ".join(name for name, is_broken in zip(names, broken[:, first, index], strict=True) if is_broken)
         at = update + first + 1
         messages[seed] = (
-            f"seed {seed} failed: NaN or infinity at update {at} (environment steps {(at - 1) * env_steps:,} to "
-            f"{at * env_steps:,}) in {which}"
+            f"seed {seed} failed: NaN or infinity at update {at} (environment steps {env_steps(at - 1):,} to "
+            f"{env_steps(at):,}) in {which}"
         )
     return messages
 

@@ -16,7 +16,7 @@ import rlx
 from rlx.core.config import require, require_counts, require_finite, require_positive
 from rlx.envs.host import Gymnasium, unknown
 from rlx.nets.mlp import ACTIVATIONS
-from rlx.types import Algorithm, Env, Network
+from rlx.types import Algorithm, Env, Network, PyTree
 
 
 @dataclass(frozen=True)
@@ -82,28 +82,38 @@ class Entry(NamedTuple):
 
     Attributes:
         config: its dataclass, with the property `env_steps`, environment steps per algorithm step.
-        network: `(env, network config) -> Network`.
-        build: `(env, network, optimizer config, config, updates) -> Algorithm`.
+        build: `(env, networks, optimizer config, config, updates) -> Algorithm`.
+        networks: `(env, network config) -> tuple of Network`, the policy's first.
+        network: dataclass of the network's options; None: it has no network and no optimiser.
+        prefill: environment steps that `init` takes, from the config.
+        policy: from the state, the policy network's parameters and the running statistics of observations.
     """
 
     config: type
-    network: Callable[..., Network]
     build: Callable[..., Algorithm]
+    networks: Callable[..., tuple[Network, ...]]
+    network: type | None = NetworkConfig
+    prefill: Callable[[Any], int] = lambda config: 0
+    policy: Callable[[PyTree], tuple[PyTree, PyTree]] = lambda state: (state.learner.params, state.observation_moments)
 
 
-def actor_critic(env: Env | Gymnasium, config: NetworkConfig) -> Network:
+def actor_critic(env: Env | Gymnasium, config: NetworkConfig) -> tuple[Network, ...]:
     """Make the actor-critic that fits the spaces."""
-    return rlx.nets.actor_critic(env, config.hidden, config.activation)
+    return (rlx.nets.actor_critic(env, config.hidden, config.activation),)
 
 
 def build_ppo(
-    env: Env | Gymnasium, network: Network, optimizer: OptimizerConfig, config: rlx.PPOConfig, updates: int
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.PPOConfig,
+    updates: int,
 ) -> Algorithm:
     """Make PPO."""
-    return rlx.ppo(env, network, optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
+    return rlx.ppo(env, networks[0], optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
 
 
-ALGORITHMS = {"ppo": Entry(rlx.PPOConfig, actor_critic, build_ppo)}
+ALGORITHMS = {"ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic)}
 
 
 @dataclass(frozen=True)
@@ -114,8 +124,8 @@ class Spec:
     env: str
     run: RunOptions
     config: Any
-    optimizer: OptimizerConfig
-    network: NetworkConfig
+    optimizer: OptimizerConfig | None
+    network: Any
 
     @property
     def seeds(self) -> list[int]:
@@ -125,7 +135,16 @@ class Spec:
     @property
     def updates(self) -> int:
         """Algorithm steps of the run."""
-        return self.run.steps // self.config.env_steps
+        return (self.run.steps - self.prefill) // self.config.env_steps
+
+    @property
+    def prefill(self) -> int:
+        """Environment steps per seed before the first update."""
+        return ALGORITHMS[self.algorithm].prefill(self.config)
+
+    def env_steps(self, updates: int) -> int:
+        """Environment steps per seed after some updates."""
+        return self.prefill + updates * self.config.env_steps
 
     def make_env(self) -> Env | Gymnasium:
         """Make the environment to train in."""
@@ -137,12 +156,13 @@ class Spec:
         Raises:
             ValueError: something about the run cannot work.
         """
-        if not self.updates:
+        if self.updates < 1:
+            before = f" after {self.prefill} to fill the replay" if self.prefill else ""
             raise ValueError(
-                f"steps={self.run.steps} is less than one update, {self.config.env_steps} environment steps"
+                f"steps={self.run.steps} is less than one update, {self.config.env_steps} environment steps{before}"
             )
         entry = ALGORITHMS[self.algorithm]
-        return entry.build(env, entry.network(env, self.network), self.optimizer, self.config, self.updates)
+        return entry.build(env, entry.networks(env, self.network), self.optimizer, self.config, self.updates)
 
     def to_json(self) -> dict[str, Any]:
         """Give the run as JSON values."""
@@ -155,19 +175,20 @@ class Spec:
         Raises:
             ValueError, KeyError, TypeError: it is something else.
         """
-        network = {**data["network"], "hidden": tuple(data["network"]["hidden"])}
+        entry = ALGORITHMS[data["algorithm"]]
+        optimizer, network = data["optimizer"], data["network"]
         return cls(
             data["algorithm"],
             data["env"],
             RunOptions(**{**data["run"], "out": Path(data["run"]["out"])}),
-            ALGORITHMS[data["algorithm"]].config(**data["config"]),
-            OptimizerConfig(**data["optimizer"]),
-            NetworkConfig(**network),
+            entry.config(**data["config"]),
+            entry.network and OptimizerConfig(**optimizer),
+            entry.network and entry.network(**{**network, "hidden": tuple(network["hidden"])}),
         )
 
 
 def read_presets() -> dict[str, dict[str, dict[str, Any]]]:
-    """Give the tuned values: algorithm, environment, field."""
+    """Give the tuned values: algorithm, environment, field; `default` is every environment's."""
     return tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text())
 
 
@@ -180,15 +201,22 @@ def preset(algorithm: str, env: str) -> Spec:
     if algorithm not in ALGORITHMS:
         raise ValueError(unknown("algorithm", algorithm, ALGORITHMS) + f" (there are: {', '.join(ALGORITHMS)})")
     rlx.make(env)
-    values = read_presets().get(algorithm, {}).get(env, {})
+    tuned = read_presets().get(algorithm, {})
+    return fill(algorithm, env, {**tuned.get("default", {}), **tuned.get(env, {})})
 
-    def fill(kind: type) -> Any:
+
+def fill(algorithm: str, env: str, values: dict[str, Any]) -> Spec:
+    """Make a run whose fields have these values, and the dataclasses' own where there are none."""
+    entry, known = ALGORITHMS[algorithm], set()
+
+    def part(kind: type) -> Any:
         names = {field.name for field in dataclasses.fields(kind)} & values.keys()
-        return kind(**{name: tuple(v) if isinstance(v := values.pop(name), list) else v for name in names})
+        known.update(names)
+        return kind(**{name: tuple(v) if isinstance(v := values[name], list) else v for name in names})
 
-    spec = Spec(
-        algorithm, env, fill(RunOptions), fill(ALGORITHMS[algorithm].config), fill(OptimizerConfig), fill(NetworkConfig)
-    )
-    if values:
-        raise ValueError(f"presets.toml: {algorithm}.{env} has no field {', '.join(values)}")
-    return spec
+    learns = (OptimizerConfig, entry.network) if entry.network else ()
+    run, config, *rest = map(part, (RunOptions, entry.config, *learns))
+    if values.keys() - known:
+        raise ValueError(f"presets.toml: {algorithm}.{env} has no field {', '.join(values.keys() - known)}")
+    optimizer, network = rest or (None, None)
+    return Spec(algorithm, env, run, config, optimizer, network)

@@ -9,7 +9,7 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rlx.cli.options import ALGORITHMS, NetworkConfig, OptimizerConfig, RunOptions, read_presets
+from rlx.cli.options import ALGORITHMS, fill, read_presets
 from rlx.cli.parsing import UsageError, leading_words, parse
 from rlx.envs.host import unknown
 
@@ -50,7 +50,9 @@ def presets(argv: list[str]) -> int:
 
 def find_presets(algorithm: str | None = None, env: str | None = None) -> list[Preset]:
     """Give the presets of all algorithms and environments, or of those that are named."""
-    tuned = read_presets()
+    tuned = {
+        name: {env: values for env, values in envs.items() if env != "default"} for name, envs in read_presets().items()
+    }
     if algorithm is not None and algorithm not in ALGORITHMS:
         raise UsageError(unknown("algorithm", algorithm, ALGORITHMS) + f" (there are: {', '.join(ALGORITHMS)})")
     if algorithm is not None:
@@ -65,8 +67,9 @@ def find_presets(algorithm: str | None = None, env: str | None = None) -> list[P
 
 def make_preset(algorithm: str, env: str, tuned: dict[str, Any]) -> Preset:
     """Compare tuned values with the defaults."""
-    configs = (RunOptions(), ALGORITHMS[algorithm].config(), OptimizerConfig(), NetworkConfig())
-    defaults = {name: value for config in configs for name, value in dataclasses.asdict(config).items()}
+    spec = fill(algorithm, env, read_presets()[algorithm].get("default", {}))
+    parts = [part for part in (spec.run, spec.config, spec.optimizer, spec.network) if part is not None]
+    defaults = {name: value for part in parts for name, value in dataclasses.asdict(part).items()}
     defaults = {name: list(value) if isinstance(value, tuple) else value for name, value in defaults.items()}
     values = {name: value for name, value in tuned.items() if name != "steps" and value != defaults[name]}
     steps = tuned.get("steps", defaults["steps"])

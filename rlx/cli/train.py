@@ -240,9 +240,9 @@ def count_chunk(
 ) -> tuple[Outcome, dict[str, Any], dict[int, str]]:
     """Take in a chunk's metrics: the outcome so far, a line of metrics.jsonl, and the seeds that just failed."""
     values = per_seed(metrics, len(seeds))
-    failed = find_failed(values, seeds, outcome.failed, outcome.update, spec.config.env_steps)
+    failed = find_failed(values, seeds, outcome.failed, outcome.update, spec.env_steps)
     update = outcome.update + len(values["episodes"])
-    row = summarize(values, update, update * spec.config.env_steps)
+    row = summarize(values, update, spec.env_steps(update))
     return outcome._replace(update=update, failed=outcome.failed | failed), row, failed
 
 

@@ -3,6 +3,7 @@
 import gc
 
 from rlx import envs, nets, ops
+from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.core.checkpoint import (
     CheckpointError,
@@ -14,7 +15,8 @@ from rlx.core.checkpoint import (
 from rlx.core.evaluate import Episodes, evaluate
 from rlx.core.export import export_jax, export_numpy
 from rlx.core.learn import gradient_step, init_learner, minibatches
-from rlx.core.rollout import RolloutState, rollout, start_rollout
+from rlx.core.replay import Batch, Priorities, Replay
+from rlx.core.rollout import RolloutState, rollout, start_rollout, uniform_policy
 from rlx.core.train import chunks, compile_steps, jit, over_seeds, train
 from rlx.envs import make, vectorize
 from rlx.types import Algorithm, Env, Learner, Network, Step, Transition, VectorEnv
@@ -27,13 +29,18 @@ gc.freeze()
 
 __all__ = [
     "Algorithm",
+    "Batch",
     "CheckpointError",
+    "DQNConfig",
+    "DQNState",
     "Env",
     "Episodes",
     "Learner",
     "Network",
     "PPOConfig",
     "PPOState",
+    "Priorities",
+    "Replay",
     "RolloutState",
     "Step",
     "Transition",
@@ -41,6 +48,8 @@ __all__ = [
     "checkpoint_steps",
     "chunks",
     "compile_steps",
+    "dqn",
+    "dqn_loss",
     "envs",
     "evaluate",
     "export_jax",
@@ -61,5 +70,6 @@ __all__ = [
     "save_checkpoint",
     "start_rollout",
     "train",
+    "uniform_policy",
     "vectorize",
 ]

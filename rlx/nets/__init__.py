@@ -11,6 +11,7 @@ from rlx.nets.actor_critic import (
 from rlx.nets.inputs import CNN, Features, network_inputs
 from rlx.nets.mlp import MLP
 from rlx.nets.nnx import from_nnx
+from rlx.nets.q_network import QNetwork, q_network
 
 __all__ = [
     "CNN",
@@ -20,8 +21,10 @@ __all__ = [
     "Features",
     "MultiCategoricalHead",
     "NormalHead",
+    "QNetwork",
     "actor_critic",
     "from_nnx",
     "network_inputs",
     "policy_head",
+    "q_network",
 ]

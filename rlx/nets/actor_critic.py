@@ -129,6 +129,14 @@ def actor_critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str 
     Raises:
         ValueError: a space that is not supported.
     """
-    inputs = network_inputs(env.observation_space)
-    vector = len(inputs) == 1 and inputs[0] == Input("numbers", inputs[0].shape[:1])
-    return ActorCritic(policy_head(env.action_space), hidden, activation, None if vector else inputs)
+    return ActorCritic(policy_head(env.action_space), hidden, activation, vector_or_inputs(env.observation_space))
+
+
+def vector_or_inputs(space: gymnasium.Space) -> tuple[Input, ...] | None:
+    """What a network needs to know of an observation: None where it is one vector already.
+
+    Raises:
+        ValueError: a space that is not supported.
+    """
+    inputs = network_inputs(space)
+    return None if len(inputs) == 1 and inputs[0] == Input("numbers", inputs[0].shape[:1]) else inputs

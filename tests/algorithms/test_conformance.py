@@ -51,6 +51,16 @@ def ppo(env, config, learning_rate=2e-2):
     return algorithm, value
 
 
+def dqn(env, config, **options):
+    network = rlx.nets.q_network(env, (16,), **options)
+    algorithm = rlx.dqn(env, network, optax.adam(2e-2), config)
+
+    def value(state, observation):
+        return rlx.ops.mean_values(network.apply(state.learner.params, observation)).max(axis=-1)
+
+    return algorithm, value
+
+
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "entropy_coef": 0.01, "clip": 0.05}
 PROBE = {"num_envs": 8, "num_steps": 16, "num_epochs": 4, "discount": 0.9, "trace": 0.8, "clip": 0.2}
 PROBE |= {"entropy_coef": 0.0}
@@ -68,7 +78,29 @@ DISCRETE = [
 CARTPOLE, PENDULUM = rlx.envs.CartPole(max_steps=5), rlx.envs.Pendulum(max_steps=5)
 SCALED = {"normalize_observation": True, "normalize_reward": True}
 BOUNDED = {"target_kl": 0.05, "value_clip": 0.2}
+REPLAY = {"num_envs": 2, "num_steps": 8, "batch_size": 8, "prefill": 8, "replay_size": 32}
+DQN = REPLAY | {"gradient_steps": 4, "target_every": 3, "tau": 0.5, "epsilon_end": 0.5, "epsilon_steps": 16}
+DQN |= {"n_step": 2, "huber": 0.1, "priority_exponent": 0.6}
+DQN_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
+DQN_PROBE |= {"discount": 0.9, "huber": 1.0, "tau": 1.0, "target_every": 8, "epsilon_steps": 1000}
 CASES = {
+    "dqn": Case(dqn, CARTPOLE, rlx.DQNConfig(**DQN), DQN_PROBE, DISCRETE, max_steps=500),
+    "dqn-plain": Case(
+        dqn,
+        CARTPOLE,
+        rlx.DQNConfig(**DQN | {"n_step": 1, "priority_exponent": None, "huber": None, "double": False}),
+        DQN_PROBE | {"huber": None, "tau": 0.2, "target_every": 1},
+        DISCRETE,
+        max_steps=500,
+    ),
+    "dqn-quantiles": Case(
+        functools.partial(dqn, quantiles=8, dueling=True),
+        CARTPOLE,
+        rlx.DQNConfig(**DQN | {"priority_exponent": None}),
+        DQN_PROBE | {"huber": 0.1},
+        [probes.ObservationActionReward(), probes.Clock()],
+        max_steps=500,
+    ),
     "ppo": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY), PROBE, DISCRETE),
     "ppo-continuous": Case(
         functools.partial(

@@ -60,6 +60,7 @@ class DQNConfig:
     epsilon_end: float = 0.05  # share of random actions at last; 0.01 to 0.1
     epsilon_steps: int = 10_000  # environment steps after the prefill over which it falls; a tenth to half of the run
     huber: float | None = 1.0  # error from which on the loss is linear, in units of the return; None: squared errors
+    reward_clip: float | None = None  # learn from rewards clipped to +-this; 1 for Atari; None: as they are
     priority_exponent: float | None = None  # alpha of sampling by priority; 0.5 to 0.7; None: uniformly
     importance_exponent: float = 0.4  # beta, how far weights undo the bias of sampling by priority; 0.4 to 1
 
@@ -70,7 +71,7 @@ class DQNConfig:
         require_counts(self, "n_step", "target_every", "epsilon_steps")
         require_fraction(self, "discount", "tau", "epsilon_start", "epsilon_end", "importance_exponent")
         require_replay(self)
-        for name in ("huber", "priority_exponent"):
+        for name in ("huber", "reward_clip", "priority_exponent"):
             require(self, getattr(self, name) is None or getattr(self, name) > 0, "must be above 0 or None", name)
 
     @property
@@ -216,6 +217,8 @@ def dqn_learn(
     config: DQNConfig,
 ) -> tuple[DQNState, Metrics]:
     """Put a rollout `[T, B, ...]` into the replay, then take G gradient steps; metrics are means over them."""
+    if config.reward_clip is not None:
+        transitions = transitions._replace(reward=transitions.reward.clip(-config.reward_clip, config.reward_clip))
     replay, priorities = add(state.replay, transitions), state.priorities
     if priorities is None:  # all draws at once
         draws = sample_rows(key, replay, (config.gradient_steps, config.batch_size))

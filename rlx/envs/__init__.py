@@ -7,6 +7,7 @@ import gymnasium as _gymnasium
 from rlx.envs.acrobot import Acrobot
 from rlx.envs.action_mask import ActionMask
 from rlx.envs.adapters import from_brax, from_gymnax
+from rlx.envs.atari import atari
 from rlx.envs.breakout import Breakout
 from rlx.envs.bridge import HostEnvError
 from rlx.envs.cartpole import CartPole
@@ -33,11 +34,15 @@ JAX_ENVS = {
 def make(env_id: str) -> Env | Gymnasium:
     """Make an environment by its gymnasium id: the JAX one where there is one, else a recipe for gymnasium's.
 
+    Atari games, `ALE/...`, have the usual wrappers: see `atari`.
+
     Raises:
         ValueError: an id that nobody knows; the nearest ones are named.
     """
     if env_id in JAX_ENVS:
         return JAX_ENVS[env_id]()
+    if env_id.startswith("ALE/"):
+        return atari(env_id)
     if ":" not in env_id and env_id not in _gymnasium.registry:
         raise ValueError(unknown("environment", env_id, {*JAX_ENVS, *_gymnasium.registry}))
     return gymnasium(env_id)
@@ -56,6 +61,7 @@ __all__ = [
     "MountainCarContinuous",
     "Pendulum",
     "action_to_space",
+    "atari",
     "from_brax",
     "from_gymnax",
     "gymnasium",

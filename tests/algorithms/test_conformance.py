@@ -80,9 +80,9 @@ SCALED = {"normalize_observation": True, "normalize_reward": True}
 BOUNDED = {"target_kl": 0.05, "value_clip": 0.2}
 REPLAY = {"num_envs": 2, "num_steps": 8, "batch_size": 8, "prefill": 8, "replay_size": 32}
 DQN = REPLAY | {"gradient_steps": 4, "target_every": 3, "tau": 0.5, "epsilon_end": 0.5, "epsilon_steps": 16}
-DQN |= {"n_step": 2, "huber": 0.1, "priority_exponent": 0.6}
+DQN |= {"n_step": 2, "huber": 0.1, "reward_clip": 0.5, "priority_exponent": 0.6}
 DQN_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
-DQN_PROBE |= {"discount": 0.9, "huber": 1.0, "tau": 1.0, "target_every": 8, "epsilon_steps": 1000}
+DQN_PROBE |= {"discount": 0.9, "huber": 1.0, "reward_clip": None, "tau": 1.0, "target_every": 8, "epsilon_steps": 1000}
 CASES = {
     "dqn": Case(dqn, CARTPOLE, rlx.DQNConfig(**DQN), DQN_PROBE, DISCRETE, max_steps=500),
     "dqn-plain": Case(

@@ -9,10 +9,22 @@ import pytest
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
+RUNS = {  # flags of a tiny setting, and what must be printed
+    "dqn": (["--steps", "600"], "mean loss by hand 0."),
+    "ppo": (["--updates", "2"], "mean loss by hand -0.7"),
+}
+
+
 @pytest.mark.slow
-def test_ppo(tmp_path):
-    picture = tmp_path / "ppo.png"
-    command = [sys.executable, "-W", "error", EXAMPLES / "ppo.py", "--updates", "2", "--picture", picture]
+@pytest.mark.parametrize("name", RUNS)
+def test_example(name, tmp_path):
+    flags, expected = RUNS[name]
+    picture = tmp_path / "picture.png"
+    command = [sys.executable, "-W", "error", EXAMPLES / f"{name}.py", *flags, "--picture", picture]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    assert "mean loss by hand -0.7" in printed
+    assert expected in printed
     assert picture.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_every_example_is_run():
+    assert {path.stem for path in EXAMPLES.glob("*.py")} == RUNS.keys()

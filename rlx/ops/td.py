@@ -74,7 +74,7 @@ def huber(error: jax.Array, delta: float | None) -> jax.Array:
 def quantile_huber(quantiles: jax.Array, target: jax.Array, delta: float | None) -> jax.Array:
     """Quantile regression of a return's distribution (Dabney et al. 2017, arXiv 1710.10044, eq. 9 and 10).
 
-        loss = sum_i mean_j |tau_i - 1{y_j < theta_i}| * huber(y_j - theta_i) / delta,   tau_i = (i + 1/2) / Q
+        loss = sum_i mean_j |tau_i - 1{y_j < theta_i}| * huber(y_j - theta_i),   tau_i = (i + 1/2) / Q
 
     Args:
         quantiles: `[N, Q]` theta, of the network that learns.
@@ -89,5 +89,4 @@ def quantile_huber(quantiles: jax.Array, target: jax.Array, delta: float | None)
     error = jax.lax.stop_gradient(target)[..., None, :] - quantiles[..., :, None]  # [N, Q, Q']
     tau = ((jnp.arange(quantiles.shape[-1]) + 0.5) / quantiles.shape[-1])[:, None]
     weight = jnp.where(error < 0.0, 1.0 - tau, tau)
-    loss = weight * huber(error, delta) / (1.0 if delta is None else delta)
-    return jnp.sum(jnp.mean(loss, axis=-1), axis=-1)
+    return jnp.sum(jnp.mean(weight * huber(error, delta), axis=-1), axis=-1)

@@ -11,7 +11,10 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 RUNS = {  # flags of a tiny setting, and what must be printed
     "dqn": (["--steps", "600"], "mean loss by hand 0."),
+    "dqn_ablations": (["--steps", "1400", "--seeds", "2"], "no target network"),
+    "overestimation": (["--steps", "1200", "--seeds", "2"], "the largest estimate is 0.54"),
     "ppo": (["--updates", "2"], "mean loss by hand -0.7"),
+    "replay_ratio": (["--steps", "1024", "--seeds", "2", "--ratios", "1", "2"], "PPO (clip 0.2)"),
 }
 
 

@@ -37,32 +37,41 @@ def draw_sweep(file: Path, title: str, order: Sequence[Trial]) -> None:
         axes = figure.add_subplot(rows, columns, index + 1)
         draw_field(axes, [trial.values[name] for trial in order], order)
         axes.set(xlabel=name, ylabel="greedy return, mean and 95 % interval" if index % columns == 0 else "")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside upper right", frameon=False)
     figure.savefig(file)
 
 
 def draw_field(axes: Any, values: list[Any], order: Sequence[Trial]) -> None:
     """Draw the trials against the values that one field has in them; values that are no numbers stand side by side."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
     places: dict[Any, float] = {}
     for value in values:
         places.setdefault(value, value if numbers else len(places))
     if not numbers:
         axes.set_xticks([*places.values()], [describe_value(value) for value in places])
+        axes.set_xlim(-0.5, len(places) - 0.5)
     elif min(values) > 0 and max(values) / min(values) >= 10:
         axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
     for index, (value, trial) in enumerate(zip(values, order, strict=True)):
-        known = [x for x in trial.final_return if x is not None]
-        look: dict[str, Any] = {"color": COLOURS[0], "alpha": 0.6}
-        if index == 0:
-            look = {"color": COLOURS[1], "zorder": 3, "label": "best"}
-        if not known:
-            axes.plot(places[value], 0.02, "x", color="black", transform=axes.get_xaxis_transform())
-            continue
-        summary = statistics(known)
-        low, high = summary["ci95"] or (summary["mean"], summary["mean"])
-        error = [[summary["mean"] - low], [high - summary["mean"]]]
-        axes.errorbar(places[value], summary["mean"], yerr=error, fmt="o", markersize=4, linewidth=1, **look)
+        place = places[value] if numbers else places[value] + 0.3 * (index / len(order) - 0.5)
+        draw_trial(axes, place, trial, index == 0)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False)
+
+
+def draw_trial(axes: Any, place: float, trial: Trial, best: bool) -> None:
+    """Draw one configuration."""
+    known = [value for value in trial.final_return if value is not None]
+    if not known:
+        axes.plot(place, 0.02, "x", color="black", transform=axes.get_xaxis_transform())
+        return
+    look: dict[str, Any] = {"color": COLOURS[1], "zorder": 3, "label": "best"} if best else {"color": COLOURS[0]}
+    summary = statistics(known)
+    mean = summary["mean"]
+    low, high = summary["ci95"] or (mean, mean)
+    axes.errorbar(place, mean, yerr=[[mean - low], [high - mean]], fmt="o", markersize=4, linewidth=1, **look)

@@ -119,8 +119,7 @@ def programs(compiled, num_configurations):
 def test_64_configurations_are_one_program(compiled):
     programs(compiled, 2)  # what jax.numpy compiles op by op is known from here on
     counts = [programs(compiled, number) for number in (1, 64)]
-    assert counts[0] == counts[1]
-    assert counts[1] <= 4, "init, the steps, and little to make the values"
+    assert counts == [2, 2], "init and the steps"
 
 
 @pytest.mark.slow

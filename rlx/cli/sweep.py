@@ -83,7 +83,10 @@ def refuse_given(argv: list[str], varied: Varied) -> None:
 def read_flags(names: list[str], argv: list[str]) -> tuple[SweepOptions, Spec]:
     """Read the flags: the sweep's own, and the run that its configurations begin from."""
     default = preset(*names)
-    defaults: dict[str, Any] = {"sweep": SweepOptions(steps=default.run.steps), "config": default.config}
+    defaults: dict[str, Any] = {
+        "sweep": SweepOptions(steps=default.run.steps, gymnasium=default.run.gymnasium),
+        "config": default.config,
+    }
     if default.network is not None:
         defaults |= {"optimizer": default.optimizer, "network": default.network}
     given = parse(defaults, argv, f"rlx sweep {names[0]} {names[1]}")

@@ -17,6 +17,7 @@ from rlx.core.export import export_jax, export_numpy
 from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.replay import Batch, Priorities, Replay
 from rlx.core.rollout import RolloutState, rollout, start_rollout, uniform_policy
+from rlx.core.sweep import rank, select, sweep
 from rlx.core.train import chunks, compile_steps, jit, over_seeds, train
 from rlx.envs import make, vectorize
 from rlx.types import Algorithm, Env, Learner, Network, Step, Transition, VectorEnv
@@ -65,10 +66,13 @@ __all__ = [
     "over_seeds",
     "ppo",
     "ppo_loss",
+    "rank",
     "restart_environments",
     "rollout",
     "save_checkpoint",
+    "select",
     "start_rollout",
+    "sweep",
     "train",
     "uniform_policy",
     "vectorize",

@@ -5,6 +5,7 @@ import gc
 from rlx import envs, nets, ops
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
+from rlx.algorithms.tabular import TabularConfig, TabularState, td_control
 from rlx.core.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -44,6 +45,8 @@ __all__ = [
     "Replay",
     "RolloutState",
     "Step",
+    "TabularConfig",
+    "TabularState",
     "Transition",
     "VectorEnv",
     "checkpoint_steps",
@@ -73,6 +76,7 @@ __all__ = [
     "select",
     "start_rollout",
     "sweep",
+    "td_control",
     "train",
     "uniform_policy",
     "vectorize",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import gymnasium as _gymnasium
 
 from rlx.envs.acrobot import Acrobot
@@ -12,11 +14,14 @@ from rlx.envs.breakout import Breakout
 from rlx.envs.bridge import HostEnvError
 from rlx.envs.cartpole import CartPole
 from rlx.envs.catch import Catch
+from rlx.envs.exploration import Bandit, deep_sea
 from rlx.envs.host import Gymnasium, gymnasium, gymnasium_vector, unknown
 from rlx.envs.mountain_car import MountainCar
 from rlx.envs.mountain_car_continuous import MountainCarContinuous
 from rlx.envs.pendulum import Pendulum
+from rlx.envs.tabular import TabularEnv
 from rlx.envs.to_gymnasium import to_gymnasium
+from rlx.envs.toy_text import LAKES, cliff_walking, frozen_lake, taxi
 from rlx.envs.vectorize import action_to_space, vectorize
 from rlx.types import Env
 
@@ -28,6 +33,12 @@ JAX_ENVS = {
     "MountainCarContinuous-v0": MountainCarContinuous,
     "Catch-bsuite": Catch,
     "Breakout-MinAtar": Breakout,
+    "CliffWalking-v1": cliff_walking,
+    "CliffWalkingSlippery-v1": partial(cliff_walking, slippery=True),
+    "FrozenLake-v1": frozen_lake,
+    "FrozenLake8x8-v1": partial(frozen_lake, LAKES[8], max_steps=200),
+    "Taxi-v4": taxi,
+    "DeepSea-bsuite": deep_sea,
 }
 
 
@@ -50,8 +61,10 @@ def make(env_id: str) -> Env | Gymnasium:
 
 __all__ = [
     "JAX_ENVS",
+    "LAKES",
     "Acrobot",
     "ActionMask",
+    "Bandit",
     "Breakout",
     "CartPole",
     "Catch",
@@ -60,13 +73,18 @@ __all__ = [
     "MountainCar",
     "MountainCarContinuous",
     "Pendulum",
+    "TabularEnv",
     "action_to_space",
     "atari",
+    "cliff_walking",
+    "deep_sea",
     "from_brax",
     "from_gymnax",
+    "frozen_lake",
     "gymnasium",
     "gymnasium_vector",
     "make",
+    "taxi",
     "to_gymnasium",
     "vectorize",
 ]

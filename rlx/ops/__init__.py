@@ -1,25 +1,60 @@
 """Maths on arrays: elementwise over leading axes, time first, per-element values, gradients stopped on targets."""
 
+from rlx.ops.bellman import (
+    MDP,
+    action_values,
+    bellman_expectation,
+    bellman_optimality,
+    expected_return,
+    expected_sarsa_target,
+    occupancy,
+    policy_gradient,
+    policy_values,
+    q_learning_target,
+    sarsa_target,
+    transition_matrix,
+)
 from rlx.ops.distributions import Categorical, MultiCategorical, Normal, epsilon_greedy, mask_logits
+from rlx.ops.dynamic_programming import Solution, policy_evaluation, policy_iteration, value_iteration
+from rlx.ops.exploration import epsilon_policy, softmax_policy, ucb_policy
 from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3
 from rlx.ops.returns import explained_variance, gae
 from rlx.ops.td import Quantiles, huber, mean_values, quantile_huber, select_action, td_target
 
 __all__ = [
+    "MDP",
     "Categorical",
     "MultiCategorical",
     "Normal",
     "Quantiles",
+    "Solution",
+    "action_values",
+    "bellman_expectation",
+    "bellman_optimality",
     "clipped_surrogate",
     "clipped_value_loss",
     "epsilon_greedy",
+    "epsilon_policy",
+    "expected_return",
+    "expected_sarsa_target",
     "explained_variance",
     "gae",
     "huber",
     "k3",
     "mask_logits",
     "mean_values",
+    "occupancy",
+    "policy_evaluation",
+    "policy_gradient",
+    "policy_iteration",
+    "policy_values",
+    "q_learning_target",
     "quantile_huber",
+    "sarsa_target",
     "select_action",
+    "softmax_policy",
     "td_target",
+    "transition_matrix",
+    "ucb_policy",
+    "value_iteration",
 ]

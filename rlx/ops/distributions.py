@@ -99,14 +99,16 @@ def mask_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
 def epsilon_greedy(values: jax.Array, epsilon: float | jax.Array) -> Categorical:
     """Give the best action with probability 1 - epsilon, else any allowed one (Sutton and Barto 2018, sec. 2.2).
 
+    Several best actions share its probability: a table that knows nothing yet tries them all.
+
     Args:
         values: `[..., A]`; -inf for an action that is not allowed.
         epsilon: 0 to 1.
     """
-    best = jnp.arange(values.shape[-1]) == jnp.argmax(values, axis=-1, keepdims=True)
+    best = values == jnp.max(values, axis=-1, keepdims=True)
     allowed = values > -jnp.inf
     share = epsilon * allowed / jnp.sum(allowed, axis=-1, keepdims=True)
-    return Categorical(jnp.log(share + (1.0 - epsilon) * best))
+    return Categorical(jnp.log(share + (1.0 - epsilon) * best / jnp.sum(best, axis=-1, keepdims=True)))
 
 
 class Normal(NamedTuple):

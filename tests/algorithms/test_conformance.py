@@ -40,6 +40,36 @@ class Case(NamedTuple):
     max_steps: int = 150  # algorithm steps in which it learns a probe
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Indexed:
+    """A probe that shows the number of its cue, -1, 0 or 1, as 0, 1 or 2: for tables."""
+
+    env: Any
+    observation_space = gymnasium.spaces.Discrete(3)
+
+    @property
+    def action_space(self):
+        return self.env.action_space
+
+    def reset(self, key):
+        state, observation = self.env.reset(key)
+        return state, self.index(observation)
+
+    def step(self, key, state, action):
+        step = self.env.step(key, state, action)
+        return step._replace(observation=self.index(step.observation))
+
+    @staticmethod
+    def index(observation):
+        return jnp.int32(observation[..., 0]) + 1
+
+
+def td_control(env, config, target=rlx.ops.q_learning_target):
+    algorithm = rlx.td_control(env, target, config=config)
+    return algorithm, lambda state, observation: state.q[observation].max(-1)
+
+
 def ppo(env, config, learning_rate=2e-2):
     network = rlx.nets.actor_critic(env, (16,))
     algorithm = rlx.ppo(env, network, optax.adam(learning_rate), config)
@@ -120,6 +150,26 @@ CASES = {
         [probes.Mixed()],
     ),
     "ppo-bounded": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY, **BOUNDED), PROBE | LOOSE, [probes.Clock()]),
+}
+ONE_STEP = probes.ConstantReward, probes.ObservationReward, probes.ActionReward  # the target does not matter there
+LAKE = rlx.envs.frozen_lake(max_steps=5)
+TABLE = rlx.TabularConfig(num_envs=8, num_steps=10, exploration=0.3, initial_value=0.5, step_size_power=0.5)
+LEARNT = {"num_envs": 2, "num_steps": 20, "discount": 0.9, "step_size": 0.5, "step_size_power": 0.0}
+CASES |= {
+    name: Case(
+        functools.partial(td_control, **functions),
+        LAKE,
+        dataclasses.replace(TABLE, **config),
+        LEARNT,
+        [Indexed(probe) for probe in DISCRETE if name == "q_learning" or not isinstance(probe, ONE_STEP)],
+        params=lambda state: (state.q, state.action[:8]),  # tables begin alike: the first actions do not
+    )
+    for name, functions, config in [
+        ("dyna", {}, {"planning_steps": 2}),
+        ("q_learning", {}, {}),
+        ("sarsa", {"target": rlx.ops.sarsa_target}, {}),
+        ("expected_sarsa", {"target": rlx.ops.expected_sarsa_target}, {}),
+    ]
 }
 ALL = pytest.mark.parametrize("name", CASES)
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
@@ -293,7 +343,7 @@ def perturbed(value):
     """Another value that a field may have; a number for None."""
     if value is None:
         return 1e-3
-    return not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else 0.01 * value
+    return not value if isinstance(value, bool) else 2 * value or 1 if isinstance(value, int) else 0.01 * value
 
 
 @functools.cache
@@ -333,6 +383,9 @@ def expected(env):
     continuous = isinstance(env.action_space, gymnasium.spaces.Box)
     choices = (CUES if continuous else np.array([0, 1])), np.array([[1.0]] if continuous else [1])
     match env:
+        case Indexed():
+            observation, *known = expected(env.env)
+            return env.index(observation), *known
         case probes.ConstantReward():
             return np.zeros((1, 1)), [1.0], None, 0.05
         case probes.ObservationReward():
@@ -352,7 +405,11 @@ def expected(env):
             return jax.vmap(env.observe)(probes.Cues(*jnp.array(cues).T)), [1.0] * 6, np.array(cues), 0.1
 
 
-PROBES = [pytest.param(name, env, id=f"{name}-{type(env).__name__}") for name in CASES for env in CASES[name].probes]
+PROBES = [
+    pytest.param(name, env, id=f"{name}-{type(getattr(env, 'env', env)).__name__}")
+    for name in CASES
+    for env in CASES[name].probes
+]
 
 
 @pytest.mark.slow

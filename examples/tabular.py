@@ -49,8 +49,8 @@ def compare() -> None:
     for s, a, r, s2, over in zip(STATE, ACTION, REWARD, NEXT_STATE, TERMINATED, strict=True):
         target = r if over else r + DISCOUNT * max(by_hand[s2])
         by_hand[s, a] = by_hand[s, a] + STEP_SIZE * (target - by_hand[s, a])
-        # what the policy does in s2 is nothing to Q-learning
-        same = rlx.ops.q_learning_target(r, over, table[s2], None, None, DISCOUNT)
+        policy, action = jnp.full(4, 0.25), jnp.int32(0)  # what one does in s2 is nothing to Q-learning
+        same = rlx.ops.q_learning_target(r, over, table[s2], policy, action, DISCOUNT)
         table = table.at[s, a].add(STEP_SIZE * (same - table[s, a]))
         print(f"{s:2} {a:2} {r:4.0f} {s2:4} {target:7.4f} {by_hand[s, a]:12.4f} {table[s, a]:8.4f}")
     np.testing.assert_allclose(table, by_hand, rtol=1e-5)
@@ -71,7 +71,7 @@ def backup_by_hand() -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 def learn(updates: int, picture: str) -> None:
     """Solve the lake, learn it with four seeds, and draw the values."""
-    env = rlx.make("FrozenLake-v1")
+    env = rlx.envs.frozen_lake()
     solution = rlx.ops.value_iteration(env.mdp, DISCOUNT, tolerance=1e-5)
     print(f"value iteration: {solution.iterations} backups; wrong by {solution.error:.0e} at most")
 
@@ -83,13 +83,11 @@ def learn(updates: int, picture: str) -> None:
     algorithm = rlx.td_control(env, rlx.ops.q_learning_target, config=config)
 
     def run(key: jax.Array) -> tuple:
-        state, errors = algorithm.init(key), []
-
         def one(state: rlx.TabularState, _: None) -> tuple:
-            state, _ = algorithm.step(state)
+            state, metrics = algorithm.step(state)
             return state, jnp.max(jnp.abs(state.q.max(-1) - solution.value))
 
-        state, errors = jax.lax.scan(one, state, length=updates)
+        state, errors = jax.lax.scan(one, algorithm.init(key), length=updates)
         return state, errors, rlx.evaluate(algorithm, env, state, jax.random.key(1), 1000).episode_return.mean()
 
     states, errors, returns = jax.jit(jax.vmap(run))(jax.random.split(jax.random.key(0), 4))

@@ -80,7 +80,7 @@ class TabularState(NamedTuple):
 
 
 def td_control(
-    env: Env,
+    env: Env | Gymnasium,
     target: Callable = q_learning_target,
     policy: Callable = epsilon_policy,
     config: TabularConfig = TabularConfig(),
@@ -111,7 +111,7 @@ def td_control(
     Raises:
         ValueError: a host environment, or spaces that are not Discrete.
     """
-    num_states, num_actions, first_state = _sizes(env)
+    env, num_states, num_actions, first_state = _check(env)
     envs = vectorize(env, config.num_envs)
 
     def draw(q: jax.Array, count: jax.Array, key: Key, position: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -236,11 +236,11 @@ def summarize(rows: Metrics) -> Metrics:
     return mean | {"episodes": episodes, "td_error": rows["td_error"].mean()}
 
 
-def _sizes(env: Env) -> tuple[int, int, int]:
-    """S, A and the first state's number."""
+def _check(env: Env | Gymnasium) -> tuple[Env, int, int, int]:
+    """The environment, S, A and the first state's number."""
     if isinstance(env, Gymnasium):
         raise ValueError("tabular learners step inside XLA: a host environment is not supported")
     seen, done = env.observation_space, env.action_space
     if not isinstance(seen, spaces.Discrete) or not isinstance(done, spaces.Discrete):
         raise ValueError(f"tabular learners need Discrete observations and actions, not {seen} and {done}")
-    return int(seen.n), int(done.n), int(seen.start)
+    return env, int(seen.n), int(done.n), int(seen.start)

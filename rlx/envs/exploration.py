@@ -11,7 +11,7 @@ import numpy as np
 from gymnasium import spaces
 
 from rlx.envs.elementwise import cos_sin, uniform
-from rlx.envs.tabular import TabularEnv, from_tables
+from rlx.envs.tabular import TabularEnv, from_sure_tables
 from rlx.types import Key, Step
 
 
@@ -73,5 +73,5 @@ def deep_sea(size: int = 10, seed: int | None = None) -> TabularEnv:
     next_state = np.minimum(row + 1, size - 1)[:, None] * size + next_column
     treasure = right & (column == size - 1)[:, None]
     last = np.broadcast_to((row == size - 1)[:, None], right.shape)
-    tables = (x[..., None] for x in (np.ones(right.shape), next_state, treasure - 0.01 / size * right, last))
-    return from_tables(*tables, np.arange(size * size) == 0, None)
+    reward = treasure - 0.01 / size * right
+    return from_sure_tables(next_state, reward, last, np.arange(size * size) == 0, None)

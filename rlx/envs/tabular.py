@@ -86,3 +86,11 @@ def from_tables(
         jnp.asarray(initial, jnp.float32),
     )
     return TabularEnv(mdp, max_steps)
+
+
+def from_sure_tables(
+    next_state: np.ndarray, reward: np.ndarray, terminated: np.ndarray, initial: np.ndarray, max_steps: int | None
+) -> TabularEnv:
+    """Make an environment where each action has one outcome: tables `[S, A]` but `initial` `[S]`."""
+    one = np.ones((*next_state.shape, 1))
+    return from_tables(one, next_state[..., None], reward[..., None], terminated[..., None], initial, max_steps)

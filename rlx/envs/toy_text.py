@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rlx.envs.tabular import TabularEnv, from_tables
+from rlx.envs.tabular import TabularEnv, from_sure_tables, from_tables
 
 LAKES = {
     4: ("SFFF", "FHFH", "FFFH", "HFFG"),
@@ -64,8 +64,8 @@ def frozen_lake(lake: Sequence[str] = LAKES[4], slippery: bool = True, max_steps
         max_steps: steps in an episode; None: no limit.
     """
     letters = np.array([list(row) for row in lake])
-    flat = letters.ravel()
-    target = _neighbours(*letters.shape, [(0, -1), (1, 0), (0, 1), (-1, 0)])
+    flat, (rows, columns) = letters.ravel(), letters.shape
+    target = _neighbours(rows, columns, [(0, -1), (1, 0), (0, 1), (-1, 0)])
     probability, landing = _astray(target) if slippery else _as_meant(target)
     over = np.isin(flat, ["H", "G"])
     next_state = np.where(over[:, None, None], np.arange(flat.size)[:, None, None], landing)
@@ -116,8 +116,7 @@ def taxi(max_steps: int | None = 200) -> TabularEnv:
     terminated[:, 5] = arrives
     next_state = (5 * next_cell + next_passenger) * 4 + destination[:, None]
     start = ~aboard & (passenger != destination)
-    tables = (x[..., None] for x in (np.ones((500, 6)), next_state, reward, terminated))
-    return from_tables(*tables, start / start.sum(), max_steps)
+    return from_sure_tables(next_state, reward, terminated, start / start.sum(), max_steps)
 
 
 def _neighbours(rows: int, columns: int, moves: list[tuple[int, int]]) -> np.ndarray:

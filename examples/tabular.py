@@ -84,7 +84,7 @@ def learn(updates: int, picture: str) -> None:
 
     def run(key: jax.Array) -> tuple:
         def one(state: rlx.TabularState, _: None) -> tuple:
-            state, metrics = algorithm.step(state)
+            state = algorithm.step(state)[0]
             return state, jnp.max(jnp.abs(state.q.max(-1) - solution.value))
 
         state, errors = jax.lax.scan(one, algorithm.init(key), length=updates)

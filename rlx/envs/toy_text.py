@@ -54,7 +54,8 @@ def frozen_lake(lake: Sequence[str] = LAKES[4], slippery: bool = True, max_steps
 
     The observation is columns * row + column. It begins at S and terminates in a hole (H) or at the goal (G), which
     alone has a reward, 1. Actions: 0 left, 1 down, 2 right, 3 up; on slippery ice each of the direction and its two
-    neighbours with probability 1/3. Known good: 74 % of the episodes reach the goal in time, 91 % on the 8x8 lake with 200 steps.
+    neighbours with probability 1/3. Known good: 74 % of the episodes reach the goal in time, 91 %
+    on the 8x8 lake in 200 steps.
 
     Source: `gymnasium/envs/toy_text/frozen_lake.py`.
 

@@ -45,6 +45,8 @@ def export(argv: list[str]) -> int:
             rlx.export_jax(options.out / "policy.jax", group.algorithm, state, group.env)
         else:
             entry = ALGORITHMS[spec.algorithm]
+            if entry.network is None:
+                raise UsageError(f"{spec.algorithm} has a table, not a network: use --jax")
             network, *_ = entry.networks(group.env, spec.network)
             rlx.export_numpy(options.out, group.env, network, *entry.policy(state))
     files = "policy.jax" if options.jax else "policy.npz, policy.py"

@@ -142,6 +142,17 @@ def build_dqn(
     return rlx.dqn(env, networks[0], optimizer.build(updates * config.gradient_steps), config)
 
 
+def tabular(target: Callable) -> Entry:
+    """Learners of a table: they have no network, and no optimiser."""
+
+    def build(
+        env: Env, networks: tuple[Network, ...], optimizer: None, config: rlx.TabularConfig, updates: int
+    ) -> Algorithm:
+        return rlx.td_control(env, target, config=config)
+
+    return Entry(rlx.TabularConfig, build, lambda env, config: (), network=None)
+
+
 ALGORITHMS = {
     "dqn": Entry(
         rlx.DQNConfig,
@@ -151,7 +162,11 @@ ALGORITHMS = {
         prefill=lambda config: config.prefill,
         policy=lambda state: (state.learner.params, None),
     ),
+    "dyna": tabular(rlx.ops.q_learning_target),
+    "expected_sarsa": tabular(rlx.ops.expected_sarsa_target),
     "ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic),
+    "q_learning": tabular(rlx.ops.q_learning_target),
+    "sarsa": tabular(rlx.ops.sarsa_target),
 }
 
 

@@ -35,6 +35,7 @@ def evaluate(
     key: Key,
     num_episodes: int = 100,
     greedy: bool = True,
+    max_steps: int = 100_000,
 ) -> Episodes:
     """Play `num_episodes` whole episodes, each in an environment of its own, with the policy of a state.
 
@@ -47,6 +48,8 @@ def evaluate(
         key: for resets and sampled actions.
         num_episodes: E.
         greedy: take the mode of the policy, else sample.
+        max_steps: an episode that goes on after so many steps is cut off: a greedy policy may go round in circles for
+            ever where there is no time limit (CliffWalking-v1).
 
     Returns:
         Returns and lengths `[E]`. For a JAX environment it can be jitted and vmapped over states.
@@ -68,6 +71,10 @@ def evaluate(
         over = over | step.terminated | step.truncated
         return key, env_state, observation, over, total, length
 
+    def going_on(carry: tuple) -> Any:
+        _, _, _, over, _, length = carry
+        return (~over & (length < max_steps)).any()
+
     carry = (
         loop_key,
         env_state,
@@ -78,9 +85,9 @@ def evaluate(
     )
     if envs.host:
         act = jax.jit(algorithm.act)
-        while not carry[3].all():
+        while going_on(carry):
             carry = one(carry)
     else:
         act = algorithm.act
-        carry = jax.lax.while_loop(lambda carry: ~jnp.all(carry[3]), one, carry)
+        carry = jax.lax.while_loop(going_on, one, carry)
     return Episodes(carry[4], carry[5])

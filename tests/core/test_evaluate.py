@@ -73,3 +73,12 @@ def test_host_environments():
 def test_no_episodes_are_refused():
     with pytest.raises(ValueError, match="num_episodes=0"):
         rlx.evaluate(ALGORITHM, Lottery(), jnp.int32(0), KEY, 0)
+
+
+def test_an_episode_without_end_is_cut_off():
+    """A policy that walks into the wall of the cliff's world for ever: there is no time limit."""
+    env = rlx.make("CliffWalking-v1")
+    walker = rlx.Algorithm(None, None, lambda state, key, observation: jnp.zeros(observation.shape, jnp.int32))
+    episodes = rlx.evaluate(walker, env, (), KEY, num_episodes=3, max_steps=50)
+    np.testing.assert_array_equal(episodes.episode_length, 50)
+    np.testing.assert_array_equal(episodes.episode_return, -50.0)

@@ -3,6 +3,7 @@
 import gc
 
 from rlx import envs, nets, ops
+from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.core.checkpoint import (
     CheckpointError,
@@ -26,6 +27,8 @@ __version__ = "0.1.0"
 gc.freeze()
 
 __all__ = [
+    "A2CConfig",
+    "A2CState",
     "Algorithm",
     "CheckpointError",
     "Env",
@@ -38,6 +41,8 @@ __all__ = [
     "Step",
     "Transition",
     "VectorEnv",
+    "a2c",
+    "a2c_loss",
     "checkpoint_steps",
     "chunks",
     "compile_steps",

@@ -113,7 +113,21 @@ def build_ppo(
     return rlx.ppo(env, networks[0], optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
 
 
-ALGORITHMS = {"ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic)}
+def build_a2c(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.A2CConfig,
+    updates: int,
+) -> Algorithm:
+    """Make A2C."""
+    return rlx.a2c(env, networks[0], optimizer.build(updates), config)
+
+
+ALGORITHMS = {
+    "ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic),
+    "a2c": Entry(rlx.A2CConfig, build_a2c, actor_critic),
+}
 
 
 @dataclass(frozen=True)

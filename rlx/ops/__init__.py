@@ -1,8 +1,8 @@
 """Maths on arrays: elementwise over leading axes, time first, per-element values, gradients stopped on targets."""
 
 from rlx.ops.distributions import Categorical, MultiCategorical, Normal, mask_logits
-from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3
-from rlx.ops.returns import explained_variance, gae
+from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3, policy_gradient
+from rlx.ops.returns import explained_variance, gae, standardize
 
 __all__ = [
     "Categorical",
@@ -14,4 +14,6 @@ __all__ = [
     "gae",
     "k3",
     "mask_logits",
+    "policy_gradient",
+    "standardize",
 ]

@@ -5,6 +5,25 @@ import jax
 import jax.numpy as jnp
 
 
+def policy_gradient(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
+    """Loss whose gradient is the policy gradient, negated (Williams 1992; Sutton et al. 2000, theorem 1).
+
+        loss = -A log pi(a|s),   so that   -grad loss = A grad log pi(a|s)
+
+    Its value means nothing, only its gradient does, and only for rows that the policy itself drew. Any number that does
+    not depend on the action may be taken off A: the expected gradient stays, its variance does not.
+
+    Args:
+        log_prob: `[...]` log pi(a|s).
+        advantage: `[...]` how much better than expected the action turned out, or its return.
+
+    Returns:
+        `[...]` loss, with gradients through `log_prob` alone.
+    """
+    chex.assert_equal_shape([log_prob, advantage])
+    return -jax.lax.stop_gradient(advantage) * log_prob
+
+
 def clipped_surrogate(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
     """PPO's clipped surrogate as a loss (Schulman et al. 2017, arXiv 1707.06347, eq. 7, negated).
 

@@ -51,6 +51,23 @@ def gae(
     return jax.lax.stop_gradient(advantage)
 
 
+def standardize(advantage: jax.Array, axis: int | None = None) -> jax.Array:
+    """Give advantages mean 0 and variance 1: `(A - mean) / (std + 1e-8)`.
+
+    The step no longer depends on the reward's unit, and half of the actions are pushed up and half down. Where all are
+    alike, all become 0.
+
+    Args:
+        advantage: `[...]`.
+        axis: along which rows belong together; None: all do.
+
+    Returns:
+        Of the same shape.
+    """
+    deviation = advantage - jnp.mean(advantage, axis=axis, keepdims=True)
+    return deviation / (jnp.std(advantage, axis=axis, keepdims=True) + 1e-8)
+
+
 def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     """Share of the targets' variance that the critic explains: `1 - Var(target - value) / Var(target)`.
 

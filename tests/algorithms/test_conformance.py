@@ -1,6 +1,6 @@
 """What every algorithm is held to: one table of all of them, the same properties for each (design, section 6).
 
-To add an algorithm: one line in CASES (and, for a new kind of algorithm, one function like `ppo` below).
+To add an algorithm: one line in CASES (and, for a new kind of algorithm, one function like `actor_critic` below).
 """
 
 import dataclasses
@@ -40,9 +40,9 @@ class Case(NamedTuple):
     max_steps: int = 150  # algorithm steps in which it learns a probe
 
 
-def ppo(env, config, learning_rate=2e-2):
+def actor_critic(make, env, config, learning_rate=2e-2):
     network = rlx.nets.actor_critic(env, (16,))
-    algorithm = rlx.ppo(env, network, optax.adam(learning_rate), config)
+    algorithm = make(env, network, optax.adam(learning_rate), config)
 
     def value(state, observation):
         observation = rlx.core.normalize.normalize_observation(state.observation_moments, observation)
@@ -50,6 +50,9 @@ def ppo(env, config, learning_rate=2e-2):
 
     return algorithm, value
 
+
+ppo = functools.partial(actor_critic, rlx.ppo)
+a2c = functools.partial(actor_critic, rlx.a2c)
 
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "entropy_coef": 0.01, "clip": 0.05}
 PROBE = {"num_envs": 8, "num_steps": 16, "num_epochs": 4, "discount": 0.9, "trace": 0.8, "clip": 0.2}
@@ -68,6 +71,8 @@ DISCRETE = [
 CARTPOLE, PENDULUM = rlx.envs.CartPole(max_steps=5), rlx.envs.Pendulum(max_steps=5)
 SCALED = {"normalize_observation": True, "normalize_reward": True}
 BOUNDED = {"target_kl": 0.05, "value_clip": 0.2}
+ONE_STEP = {"num_envs": 2, "num_steps": 8, "entropy_coef": 0.01}  # one gradient step an update
+ONE_STEP_PROBE = {"num_envs": 8, "num_steps": 16, "discount": 0.9, "trace": 0.8, "entropy_coef": 0.0}
 CASES = {
     "ppo": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY), PROBE, DISCRETE),
     "ppo-continuous": Case(
@@ -88,6 +93,15 @@ CASES = {
         [probes.Mixed()],
     ),
     "ppo-bounded": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY, **BOUNDED), PROBE | LOOSE, [probes.Clock()]),
+    "a2c": Case(a2c, CARTPOLE, rlx.A2CConfig(**ONE_STEP), ONE_STEP_PROBE, DISCRETE, max_steps=600),
+    "a2c-continuous": Case(
+        functools.partial(a2c, learning_rate=3e-3),
+        PENDULUM,
+        rlx.A2CConfig(**ONE_STEP, **SCALED, normalize_advantage=True),
+        ONE_STEP_PROBE | RAW | {"normalize_advantage": False},
+        CONTINUOUS,
+        max_steps=2000,
+    ),
 }
 ALL = pytest.mark.parametrize("name", CASES)
 KEY, OTHER = jax.random.key(0), jax.random.key(1)

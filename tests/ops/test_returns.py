@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.ops import explained_variance, gae
+from rlx.ops import explained_variance, gae, standardize
 
 T, B = 12, 16
 JIT = jax.jit(gae)
@@ -104,3 +104,9 @@ def test_gae_equals_verl(vectors):
 )
 def test_explained_variance(value, target, expected):
     np.testing.assert_allclose(explained_variance(jnp.array(value), jnp.array(target)), expected, atol=1e-6)
+
+
+def test_standardize():
+    np.testing.assert_allclose(standardize(jnp.array([1.0, 2, 6])), np.array([-2, -1, 3]) / np.sqrt(14 / 3), rtol=1e-6)
+    np.testing.assert_allclose(standardize(jnp.array([[1.0, 3], [10.0, 30]]), axis=1), [[-1, 1], [-1, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(standardize(jnp.full(5, 3.0)), 0)  # nothing to tell apart, and no NaN

@@ -5,6 +5,8 @@ import gc
 from rlx import envs, nets, ops
 from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
+from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
+from rlx.algorithms.trpo import TRPOConfig, TRPOState, trpo
 from rlx.core.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -37,8 +39,12 @@ __all__ = [
     "Network",
     "PPOConfig",
     "PPOState",
+    "ReinforceConfig",
+    "ReinforceState",
     "RolloutState",
     "Step",
+    "TRPOConfig",
+    "TRPOState",
     "Transition",
     "VectorEnv",
     "a2c",
@@ -61,10 +67,13 @@ __all__ = [
     "over_seeds",
     "ppo",
     "ppo_loss",
+    "reinforce",
+    "reinforce_loss",
     "restart_environments",
     "rollout",
     "save_checkpoint",
     "start_rollout",
     "train",
+    "trpo",
     "vectorize",
 ]

@@ -113,6 +113,17 @@ def build_ppo(
     return rlx.ppo(env, networks[0], optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
 
 
+def build_reinforce(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.ReinforceConfig,
+    updates: int,
+) -> Algorithm:
+    """Make REINFORCE."""
+    return rlx.reinforce(env, networks[0], optimizer.build(updates), config)
+
+
 def build_a2c(
     env: Env | Gymnasium,
     networks: tuple[Network, ...],
@@ -124,9 +135,33 @@ def build_a2c(
     return rlx.a2c(env, networks[0], optimizer.build(updates), config)
 
 
+def actor_and_critic(env: Env | Gymnasium, config: NetworkConfig) -> tuple[Network, ...]:
+    """Make an actor and a critic, apart, that fit the spaces."""
+    return tuple(make(env, config.hidden, config.activation) for make in (rlx.nets.actor, rlx.nets.critic))
+
+
+def build_trpo(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.TRPOConfig,
+    updates: int,
+) -> Algorithm:
+    """Make TRPO, whose optimiser is the critic's."""
+    steps = updates * config.critic_epochs * config.critic_minibatches
+    return rlx.trpo(env, *networks, optimizer.build(steps), config)
+
+
 ALGORITHMS = {
     "ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic),
     "a2c": Entry(rlx.A2CConfig, build_a2c, actor_critic),
+    "reinforce": Entry(rlx.ReinforceConfig, build_reinforce, actor_critic),
+    "trpo": Entry(
+        rlx.TRPOConfig,
+        build_trpo,
+        actor_and_critic,
+        policy=lambda state: (state.actor, state.observation_moments),
+    ),
 }
 
 

@@ -1,11 +1,15 @@
 """Networks in flax linen."""
 
 from rlx.nets.actor_critic import (
+    Actor,
     ActorCritic,
     CategoricalHead,
+    Critic,
     MultiCategoricalHead,
     NormalHead,
+    actor,
     actor_critic,
+    critic,
     policy_head,
 )
 from rlx.nets.inputs import CNN, Features, network_inputs
@@ -15,12 +19,16 @@ from rlx.nets.nnx import from_nnx
 __all__ = [
     "CNN",
     "MLP",
+    "Actor",
     "ActorCritic",
     "CategoricalHead",
+    "Critic",
     "Features",
     "MultiCategoricalHead",
     "NormalHead",
+    "actor",
     "actor_critic",
+    "critic",
     "from_nnx",
     "network_inputs",
     "policy_head",

@@ -51,8 +51,20 @@ def actor_critic(make, env, config, learning_rate=2e-2):
     return algorithm, value
 
 
+def trpo(env, config):
+    actor, critic = rlx.nets.actor(env, (16,)), rlx.nets.critic(env, (16,))
+    algorithm = rlx.trpo(env, actor, critic, optax.adam(2e-2), config)
+
+    def value(state, observation):
+        observation = rlx.core.normalize.normalize_observation(state.observation_moments, observation)
+        return critic.apply(state.critic.params, observation)
+
+    return algorithm, value
+
+
 ppo = functools.partial(actor_critic, rlx.ppo)
 a2c = functools.partial(actor_critic, rlx.a2c)
+reinforce = functools.partial(actor_critic, rlx.reinforce)
 
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "entropy_coef": 0.01, "clip": 0.05}
 PROBE = {"num_envs": 8, "num_steps": 16, "num_epochs": 4, "discount": 0.9, "trace": 0.8, "clip": 0.2}
@@ -73,6 +85,18 @@ SCALED = {"normalize_observation": True, "normalize_reward": True}
 BOUNDED = {"target_kl": 0.05, "value_clip": 0.2}
 ONE_STEP = {"num_envs": 2, "num_steps": 8, "entropy_coef": 0.01}  # one gradient step an update
 ONE_STEP_PROBE = {"num_envs": 8, "num_steps": 16, "discount": 0.9, "trace": 0.8, "entropy_coef": 0.0}
+MONTE_CARLO_PROBE = {name: value for name, value in ONE_STEP_PROBE.items() if name != "trace"}
+REGION = {"num_envs": 2, "num_steps": 8, "critic_epochs": 2, "critic_minibatches": 2, "max_kl": 0.5}
+REGION |= {"cg_iterations": 2, "cg_tolerance": 0.5, "line_search_tries": 1}  # each of them binds
+REGION_PROBE = {"num_envs": 8, "num_steps": 16, "critic_epochs": 4, "critic_minibatches": 4, "discount": 0.9}
+REGION_PROBE |= {"trace": 0.8, "max_kl": 0.02, "cg_iterations": 10, "cg_tolerance": 1e-5, "line_search_tries": 10}
+
+
+def actor_of(state):
+    """What TRPO's update moves: the actor, and the critic beside it."""
+    return state.actor, state.critic.params
+
+
 CASES = {
     "ppo": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY), PROBE, DISCRETE),
     "ppo-continuous": Case(
@@ -101,6 +125,28 @@ CASES = {
         ONE_STEP_PROBE | RAW | {"normalize_advantage": False},
         CONTINUOUS,
         max_steps=2000,
+    ),
+    "reinforce": Case(reinforce, CARTPOLE, rlx.ReinforceConfig(**ONE_STEP), MONTE_CARLO_PROBE, DISCRETE, max_steps=600),
+    "reinforce-continuous": Case(
+        functools.partial(reinforce, learning_rate=3e-3),
+        PENDULUM,
+        rlx.ReinforceConfig(**ONE_STEP, **SCALED, normalize_advantage=True),
+        MONTE_CARLO_PROBE | RAW | {"normalize_advantage": False},
+        CONTINUOUS,
+        max_steps=2000,
+    ),
+    "reinforce-mean": Case(reinforce, PENDULUM, rlx.ReinforceConfig(**ONE_STEP, baseline="mean"), {}, []),
+    "trpo": Case(trpo, CARTPOLE, rlx.TRPOConfig(**REGION), REGION_PROBE, DISCRETE, actor_of),
+    "trpo-continuous": Case(
+        trpo, PENDULUM, rlx.TRPOConfig(**REGION, **SCALED), REGION_PROBE | RAW, CONTINUOUS, actor_of
+    ),
+    "trpo-natural": Case(
+        trpo,
+        CARTPOLE,
+        rlx.TRPOConfig(**REGION, natural=True),
+        REGION_PROBE,
+        [probes.ObservationActionReward()],
+        actor_of,
     ),
 }
 ALL = pytest.mark.parametrize("name", CASES)
@@ -272,9 +318,9 @@ def outcome(name, **changes):
 
 
 def perturbed(value):
-    """Another value that a field may have; a number for None."""
-    if value is None:
-        return 1e-3
+    """Another value that a field may have; a number for None, a baseline for a name."""
+    if value is None or isinstance(value, str):
+        return 1e-3 if value is None else {"value": "mean", "mean": "none"}[value]
     return not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else 0.01 * value
 
 

@@ -137,7 +137,7 @@ def test_any_policy_goes_through_jax_export(env, tmp_path):
 
 
 def test_other_networks_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="MLP cannot be written in NumPy, only ActorCritic: use export_jax"):
+    with pytest.raises(ValueError, match="MLP cannot be written in NumPy, only ActorCritic and Actor: use export_jax"):
         rlx.export_numpy(tmp_path, rlx.envs.CartPole(), rlx.nets.MLP((4,), 2), {})
     assert not any(tmp_path.iterdir())
 

@@ -1,11 +1,14 @@
 """Policy and value losses against a pencil, verl's numbers and enumeration."""
 
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.ops import Categorical, clipped_surrogate, clipped_value_loss, k3, policy_gradient
+from rlx.ops import Categorical, clipped_surrogate, clipped_value_loss, k3, policy_gradient, surrogate_loss
 
 
 def test_policy_gradient_by_pencil():
@@ -16,6 +19,24 @@ def test_policy_gradient_by_pencil():
     np.testing.assert_allclose(found, -2 * np.log(0.25), rtol=1e-6)
     np.testing.assert_allclose(slope, [-1.5, 1.5], rtol=1e-6)
     assert jax.grad(policy_gradient, 1)(jnp.float32(-1.0), jnp.float32(2.0)) == 0  # nothing through A
+
+
+def test_policy_gradient_equals_rlax():
+    data = json.loads((Path(__file__).parents[1] / "data" / "rlax.json").read_text())["policy_gradient"]
+    logits, action, advantage = (jnp.array(data[name]) for name in ("logits", "action", "advantage"))
+    loss = lambda logits: policy_gradient(Categorical(logits).log_prob(action), advantage).mean()  # noqa: E731
+    found, slope = jax.value_and_grad(loss)(logits)
+    np.testing.assert_allclose(found, data["loss"], rtol=1e-5)
+    np.testing.assert_allclose(slope, data["gradient"], rtol=1e-4, atol=1e-6)
+
+
+def test_surrogate_loss_by_pencil():
+    """Twice as probable as it was, and worth 3: -6, with a gradient of -6 in the log-probability and none elsewhere."""
+    arguments = jnp.log(0.5), jnp.log(0.25), jnp.float32(3.0)
+    found, slopes = jax.value_and_grad(surrogate_loss, (0, 1, 2))(*arguments)
+    np.testing.assert_allclose(found, -6.0, rtol=1e-6)
+    np.testing.assert_allclose(slopes, (-6.0, 0.0, 0.0), rtol=1e-6)
+    np.testing.assert_allclose(surrogate_loss(*arguments), clipped_surrogate(*arguments, 10.0))
 
 
 def test_policy_gradient_is_the_surrogates_at_ratio_one_and_a_baseline_leaves_its_mean():

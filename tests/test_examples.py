@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
     ("name", "flags", "said"),
     [
         ("ppo", ["--updates", "2"], "mean loss by hand -0.7"),
+        ("reinforce", ["--updates", "2", "--rollouts", "2"], "mean loss by hand -0.096982"),
         ("trpo", ["--updates", "2"], "refused"),
         ("actor_critic", ["--updates", "100", "--rollouts", "2"], "loss by hand 0.216143, by rlx.ops 0.216143"),
     ],

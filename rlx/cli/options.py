@@ -149,7 +149,8 @@ def build_trpo(
 ) -> Algorithm:
     """Make TRPO, whose optimiser is the critic's."""
     steps = updates * config.critic_epochs * config.critic_minibatches
-    return rlx.trpo(env, *networks, optimizer.build(steps), config)
+    actor, critic = networks
+    return rlx.trpo(env, actor, critic, optimizer.build(steps), config)
 
 
 ALGORITHMS = {

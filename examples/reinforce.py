@@ -21,6 +21,7 @@ Run it: `python examples/reinforce.py` (about 15 seconds; it prints as it goes a
 """
 
 import argparse
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -71,10 +72,11 @@ def compare() -> None:
 # The whole algorithm, with each baseline, and a meter: from one policy, many rollouts; how far do their gradients lie
 # from their mean?
 # ---------------------------------------------------------------------------------------------------------------------
-BASELINES = ("none", "mean", "value")
+Baseline = Literal["none", "mean", "value"]
+BASELINES: tuple[Baseline, ...] = ("none", "mean", "value")
 
 
-def make(baseline: str, updates: int) -> tuple[rlx.Algorithm, rlx.nets.ActorCritic, rlx.ReinforceConfig]:
+def make(baseline: Baseline, updates: int) -> tuple[rlx.Algorithm, rlx.nets.ActorCritic, rlx.ReinforceConfig]:
     """REINFORCE on CartPole."""
     env = rlx.make("CartPole-v1")
     network = rlx.nets.actor_critic(env)

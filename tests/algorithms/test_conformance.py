@@ -87,7 +87,7 @@ ONE_STEP = {"num_envs": 2, "num_steps": 8, "entropy_coef": 0.01}  # one gradient
 ONE_STEP_PROBE = {"num_envs": 8, "num_steps": 16, "discount": 0.9, "trace": 0.8, "entropy_coef": 0.0}
 MONTE_CARLO_PROBE = {name: value for name, value in ONE_STEP_PROBE.items() if name != "trace"}
 REGION = {"num_envs": 2, "num_steps": 8, "critic_epochs": 2, "critic_minibatches": 2, "max_kl": 0.5}
-REGION |= {"cg_iterations": 2, "cg_tolerance": 0.5, "line_search_tries": 1}  # each of them binds
+REGION |= {"cg_iterations": 2, "cg_tolerance": 0.5, "line_search_tries": 2}  # each of them binds
 REGION_PROBE = {"num_envs": 8, "num_steps": 16, "critic_epochs": 4, "critic_minibatches": 4, "discount": 0.9}
 REGION_PROBE |= {"trace": 0.8, "max_kl": 0.02, "cg_iterations": 10, "cg_tolerance": 1e-5, "line_search_tries": 10}
 
@@ -136,10 +136,10 @@ CASES = {
         max_steps=2000,
     ),
     "reinforce-mean": Case(reinforce, PENDULUM, rlx.ReinforceConfig(**ONE_STEP, baseline="mean"), {}, []),
-    "trpo": Case(trpo, CARTPOLE, rlx.TRPOConfig(**REGION), REGION_PROBE, DISCRETE, actor_of),
     "trpo-continuous": Case(
         trpo, PENDULUM, rlx.TRPOConfig(**REGION, **SCALED), REGION_PROBE | RAW, CONTINUOUS, actor_of
     ),
+    "trpo": Case(trpo, CARTPOLE, rlx.TRPOConfig(**REGION), REGION_PROBE, DISCRETE, actor_of),
     "trpo-natural": Case(
         trpo,
         CARTPOLE,

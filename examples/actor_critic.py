@@ -63,7 +63,7 @@ def compare() -> None:
     advantage, loss = loss_by_hand()
     flags = jnp.array(terminated), jnp.array(truncated)
     same = rlx.ops.gae(jnp.array(reward), jnp.array(value), jnp.array(next_value), *flags, DISCOUNT, TRACE)
-    actor = rlx.ops.policy_gradient(jnp.log(probability), same)
+    actor = rlx.ops.policy_gradient_loss(jnp.log(probability), same)
     both = jnp.mean(actor) + VALUE_COEF * jnp.mean(0.5 * jnp.square(same))
     print(f"{'t':>2} {'advantage':>10} {'rlx.ops.gae':>12} {'actor loss of the row':>22}")
     for t in range(4):

@@ -59,11 +59,11 @@ def compare() -> None:
     returns, loss = loss_by_hand()
     after, flags = jnp.full(5, beyond), (jnp.array(terminated), jnp.array(truncated))
     same = rlx.ops.reward_to_go(jnp.array(reward), after, *flags, DISCOUNT)
-    rows = rlx.ops.policy_gradient(jnp.log(probability), same - same.mean())
+    rows = rlx.ops.policy_gradient_loss(jnp.log(probability), same - same.mean())
     print(f"{'t':>2} {'return':>8} {'rlx.ops':>8} {'loss of the row':>16}")
     for t in range(5):
         print(f"{t:2} {returns[t]:8.4f} {same[t]:8.4f} {rows[t]:16.4f}")
-    print(f"mean loss by hand {loss:.6f}, by rlx.ops.policy_gradient {rows.mean():.6f}\n")
+    print(f"mean loss by hand {loss:.6f}, by rlx.ops.policy_gradient_loss {rows.mean():.6f}\n")
     np.testing.assert_allclose(returns, same, rtol=1e-5)
     np.testing.assert_allclose(loss, rows.mean(), rtol=1e-4)
 

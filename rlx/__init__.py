@@ -4,8 +4,10 @@ import gc
 
 from rlx import envs, nets, ops
 from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
+from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
+from rlx.algorithms.tabular import TabularConfig, TabularState, td_control
 from rlx.algorithms.trpo import TRPOConfig, TRPOState, trpo
 from rlx.core.checkpoint import (
     CheckpointError,
@@ -17,7 +19,9 @@ from rlx.core.checkpoint import (
 from rlx.core.evaluate import Episodes, evaluate
 from rlx.core.export import export_jax, export_numpy
 from rlx.core.learn import gradient_step, init_learner, minibatches
-from rlx.core.rollout import RolloutState, rollout, start_rollout
+from rlx.core.replay import Batch, Priorities, Replay
+from rlx.core.rollout import RolloutState, rollout, start_rollout, uniform_policy
+from rlx.core.sweep import rank, select, sweep
 from rlx.core.train import chunks, compile_steps, jit, over_seeds, train
 from rlx.envs import make, vectorize
 from rlx.types import Algorithm, Env, Learner, Network, Step, Transition, VectorEnv
@@ -32,19 +36,26 @@ __all__ = [
     "A2CConfig",
     "A2CState",
     "Algorithm",
+    "Batch",
     "CheckpointError",
+    "DQNConfig",
+    "DQNState",
     "Env",
     "Episodes",
     "Learner",
     "Network",
     "PPOConfig",
     "PPOState",
+    "Priorities",
     "ReinforceConfig",
     "ReinforceState",
+    "Replay",
     "RolloutState",
     "Step",
     "TRPOConfig",
     "TRPOState",
+    "TabularConfig",
+    "TabularState",
     "Transition",
     "VectorEnv",
     "a2c",
@@ -52,6 +63,8 @@ __all__ = [
     "checkpoint_steps",
     "chunks",
     "compile_steps",
+    "dqn",
+    "dqn_loss",
     "envs",
     "evaluate",
     "export_jax",
@@ -67,13 +80,18 @@ __all__ = [
     "over_seeds",
     "ppo",
     "ppo_loss",
+    "rank",
     "reinforce",
     "reinforce_loss",
     "restart_environments",
     "rollout",
     "save_checkpoint",
+    "select",
     "start_rollout",
+    "sweep",
+    "td_control",
     "train",
     "trpo",
+    "uniform_policy",
     "vectorize",
 ]

@@ -20,7 +20,7 @@ from rlx.core.on_policy import normalize_transitions, on_policy, start, successo
 from rlx.core.rollout import RolloutState
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
-from rlx.ops.policy_gradients import policy_gradient
+from rlx.ops.policy_gradients import policy_gradient_loss
 from rlx.ops.returns import explained_variance, gae, standardize
 from rlx.types import Algorithm, Env, Key, Learner, Metrics, Network, PyTree, Transition
 
@@ -109,7 +109,7 @@ def a2c_loss(
     advantage = gae(transitions.reward, fixed_values[:-1], next_value, *flags, discount, trace)
     target = advantage + fixed_values[:-1]
     log_prob = distribution.log_prob(with_last(transitions.action, transitions.action))[:-1]
-    policy_loss = jnp.mean(policy_gradient(log_prob, standardize(advantage) if normalize_advantage else advantage))
+    policy_loss = jnp.mean(policy_gradient_loss(log_prob, standardize(advantage) if normalize_advantage else advantage))
     value_loss = 0.5 * jnp.mean(jnp.square(values[:-1] - target))
     entropy = jnp.mean(distribution.entropy()[:-1])
     metrics = {

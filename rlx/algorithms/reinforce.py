@@ -20,7 +20,7 @@ from rlx.core.on_policy import normalize_transitions, on_policy, start, successo
 from rlx.core.rollout import RolloutState
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
-from rlx.ops.policy_gradients import policy_gradient
+from rlx.ops.policy_gradients import policy_gradient_loss
 from rlx.ops.returns import explained_variance, mean_return, reward_to_go
 from rlx.types import Algorithm, Env, Key, Learner, Metrics, Network, PyTree, Transition
 
@@ -121,7 +121,7 @@ def reinforce_loss(
     if normalize_advantage:
         advantage = advantage / (jnp.sqrt(jnp.mean(jnp.square(advantage))) + 1e-8)
     log_prob = distribution.log_prob(with_last(transitions.action, transitions.action))[:-1]
-    policy_loss = jnp.mean(policy_gradient(log_prob, advantage))
+    policy_loss = jnp.mean(policy_gradient_loss(log_prob, advantage))
     value_loss = 0.5 * jnp.mean(jnp.square(values[:-1] - returns)) if baseline == "value" else jnp.zeros(())
     entropy = jnp.mean(distribution.entropy()[:-1])
     metrics = {

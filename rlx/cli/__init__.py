@@ -1,4 +1,4 @@
-"""The command line: `rlx train | eval | resume | plot | presets`.
+"""The command line: `rlx train | eval | resume | sweep | export | plot | presets`.
 
 Bad input gets one line on standard error and exit status 2.
 """

@@ -6,26 +6,33 @@ import dataclasses
 import os
 import shlex
 import signal
-import sys
 import time
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import rlx
-from rlx.cli.curves import RETURN, draw_curves, make_curve, read_parts
 from rlx.cli.export import export
 from rlx.cli.metrics import failed_seeds, read_rows
 from rlx.cli.options import ALGORITHMS, Spec, preset
-from rlx.cli.parsing import UsageError, one_folder, parse, read_spec, user_errors
+from rlx.cli.parsing import (
+    UsageError,
+    default_folder,
+    make_folder,
+    one_folder,
+    parse,
+    read_spec,
+    user_errors,
+    what_where,
+)
 from rlx.cli.plot import plot
 from rlx.cli.presets import presets
-from rlx.cli.processes import alone, catch_signals, groups, merge_rows, train_processes, use_compilation_cache
+from rlx.cli.processes import alone, catch_signals, groups, train_parts, use_compilation_cache
 from rlx.cli.progress import progress_bar
-from rlx.cli.report import provenance, statistics, write_json
+from rlx.cli.report import Clock, describe, finish, statistics, write_json
+from rlx.cli.sweep import sweep
 from rlx.cli.tensorboard import require_tensorboard
-from rlx.cli.train import EPISODES, Outcome, evaluate_group, make_group, restore, state_of, train_group, warn
+from rlx.cli.train import EPISODES, evaluate_group, make_group, restore, state_of, warn
 from rlx.cli.video import film, open_stage
 from rlx.core.checkpoint import CheckpointError
 from rlx.envs.bridge import HostEnvError
@@ -36,6 +43,7 @@ USAGE = f"""usage: rlx COMMAND ...
   rlx train ALGORITHM ENV [flags]   train, evaluate, and leave a run folder; `rlx train ALGORITHM ENV --help` for flags
   rlx eval RUN [flags]              evaluate the last checkpoint of a run; `rlx eval --help` for flags
   rlx resume RUN                    go on with a run that was stopped
+  rlx sweep ALGORITHM ENV [flags]   train many configurations and rank them; `rlx sweep --help`
   rlx export RUN [flags]            write the policy as files that need NumPy alone, or as a JAX program
   rlx plot RUN... [flags]           draw learning curves, or any metric, of one or several runs; `rlx plot --help`
   rlx presets [ALGORITHM [ENV]]     list the tuned presets; --json for machines
@@ -64,6 +72,7 @@ def run(argv: list[str]) -> int:
         "train": train,
         "eval": evaluate,
         "resume": resume,
+        "sweep": sweep,
         "export": lambda argv, _: export(argv),
         "plot": lambda argv, _: plot(argv),
         "presets": lambda argv, _: presets(argv),
@@ -93,13 +102,6 @@ def run(argv: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
-class Clock(NamedTuple):
-    """When the process began, and how long its imports took, s."""
-
-    started: float
-    import_s: float
-
-
 def process_age() -> float:
     """Seconds since this process began, to 0.01 s; 0 where the system does not tell (it is not Linux)."""
     try:
@@ -111,12 +113,9 @@ def process_age() -> float:
 
 def train(argv: list[str], clock: Clock) -> int:
     """`rlx train ALGORITHM ENV [flags]`."""
-    names = [word for word in argv[:2] if not word.startswith("-")]
-    if len(names) < 2:
-        if {"-h", "--help"} & set(argv):
-            print(USAGE, end="")
-            return 0
-        raise UsageError("say what to train where: rlx train ALGORITHM ENV, such as: rlx train ppo CartPole-v1")
+    names = what_where(argv, "train", USAGE)
+    if not names:
+        return 0
     with user_errors():
         default = preset(*names)
         fields = {"run": default.run, "config": default.config}
@@ -124,13 +123,10 @@ def train(argv: list[str], clock: Clock) -> int:
             fields |= {"optimizer": default.optimizer, "network": default.network}
         given = parse(fields, argv[2:], f"rlx train {names[0]} {names[1]}")
         spec = dataclasses.replace(default, **given)
-        out = spec.run.out or Path("runs", f"{names[0]}-{Path(names[1]).name}-{time.strftime('%Y%m%d-%H%M%S')}")
+        out = spec.run.out or default_folder("", *names)
         spec = dataclasses.replace(spec, run=dataclasses.replace(spec.run, out=out))
         check(spec)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        hint = f"; `rlx resume {out}` goes on with it" if (out / "config.json").is_file() else ""
-        raise UsageError(f"--out {out} is there already{hint}: name another folder or remove it")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     write_json(out / "config.json", spec.to_json())
     return carry_out(spec, out, clock)
 
@@ -207,13 +203,10 @@ def carry_out(spec: Spec, out: Path, clock: Clock) -> int:
     """Train every group of a run, then write what it leaves."""
     stop = catch_signals()
     parts = groups(spec, out)
-    events = out / "tensorboard" if spec.run.tensorboard else None
-    with alone(out), progress_bar(spec, len(parts)) as report:
-        if len(parts) == 1:
-            outcomes = [train_group(spec, spec.seeds, out, events, report, warn, lambda: stop.signal != 0)]
-        else:
-            outcomes = train_processes(spec, parts, events, report, stop)
-            merge_rows([path for _, path in parts], out / "metrics.jsonl")
+    rows = spec.config.env_steps * spec.run.seeds // len(parts)
+    title = f"{spec.algorithm} {spec.env}"
+    with alone(out), progress_bar(title, spec.updates, rows, len(parts), spec.run.progress) as report:
+        outcomes = train_parts(spec, out, parts, report, stop)
     if stop.signal and not all(outcome.finished for outcome in outcomes):
         done = min(outcome.update for outcome in outcomes)
         warn(f"stopped and saved after update {done} of {spec.updates}; go on with: rlx resume {shlex.quote(str(out))}")
@@ -223,64 +216,3 @@ def carry_out(spec: Spec, out: Path, clock: Clock) -> int:
     speed = f"{result['env_steps_per_s']:,.0f} environment steps/s; " if result["env_steps_per_s"] else ""
     print(f"{speed}result, curve and checkpoints are in {out}")
     return 1 if result["failed"] else 0
-
-
-def finish(
-    spec: Spec, out: Path, parts: list[tuple[list[int], Path]], outcomes: list[Outcome], clock: Clock
-) -> dict[str, Any]:
-    """Write curve.png and result.json."""
-    failed = {seed: why for outcome in outcomes for seed, why in outcome.failed.items()}
-    final = [value for outcome in outcomes for value in outcome.final_return]
-    draw_run(spec, out)
-    run_s = sum(outcome.run_s for outcome in outcomes) / min(len(outcomes), os.cpu_count() or 1)
-    steps_here = sum(outcome.update - outcome.start for outcome in outcomes) * spec.config.env_steps
-    steps_here *= spec.run.seeds // len(outcomes)
-    result = {
-        "algorithm": spec.algorithm,
-        "env": spec.env,
-        "config": spec.to_json(),
-        "seeds": spec.seeds,
-        "env_steps": spec.env_steps(max(outcome.update for outcome in outcomes)),
-        "final_return": final,
-        **statistics([value for value in final if value is not None]),
-        "failed": failed,
-        "wall_s": round(time.perf_counter() - clock.started, 3),
-        "import_s": round(clock.import_s, 3),
-        "compile_s": round(max(outcome.compile_s for outcome in outcomes), 3),
-        "run_s": round(run_s, 3),
-        "env_steps_per_s": round(steps_here / run_s, 1) if run_s else None,
-        **provenance(),
-        "command": shlex.join(["rlx", *sys.argv[1:]]),
-    }
-    begun = {seed: outcome.start for (seeds, _), outcome in zip(parts, outcomes, strict=True) for seed in seeds}
-    if any(begun.values()):
-        result["resumed"] = {
-            "after_update": begun,
-            "note": "wall_s, import_s, compile_s, run_s and env_steps_per_s are of the last process alone"
-            + ("; its environments began new episodes" if isinstance(spec.make_env(), Gymnasium) else ""),
-        }
-    write_json(out / "result.json", result)
-    return result
-
-
-def draw_run(spec: Spec, out: Path) -> None:
-    """Draw curve.png."""
-    parts = read_parts(out, spec)
-    if not any(rows for _, rows in parts):
-        warn("curve.png is not drawn, as metrics.jsonl is empty")
-        return
-    try:
-        draw_curves(out / "curve.png", {f"{spec.algorithm} on {spec.env}": [make_curve(out.name, parts, RETURN)]})
-    except ImportError:
-        warn("curve.png is not drawn, as matplotlib is missing: pip install 'rlx[plot]'")
-
-
-def describe(summary: dict[str, Any]) -> str:
-    """Say mean, IQM and interval in words."""
-    if summary["mean"] is None:
-        return "every seed failed"
-    text = f"mean {summary['mean']:.2f}"
-    if summary["ci95"] is not None:
-        low, high = summary["ci95"]
-        text += f", IQM {summary['iqm']:.2f}, 95 % interval of the mean {low:.2f} to {high:.2f}"
-    return text

@@ -77,6 +77,19 @@ class NetworkConfig:
         require(self, self.activation in ACTIVATIONS, f"must be one of {', '.join(ACTIVATIONS)}", "activation")
 
 
+@dataclass(frozen=True)
+class QNetworkConfig(NetworkConfig):
+    """A multilayer perceptron for the values of all actions."""
+
+    dueling: bool = False  # two last hidden layers, for the value and for the advantages
+    quantiles: int | None = None  # of each action's return, learnt as a distribution; 50 to 200; None: its mean alone
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        super().__post_init__()
+        require(self, self.quantiles is None or self.quantiles > 0, "must be above 0 or None", "quantiles")
+
+
 class Entry(NamedTuple):
     """How the command line makes an algorithm.
 
@@ -153,7 +166,31 @@ def build_trpo(
     return rlx.trpo(env, actor, critic, optimizer.build(steps), config)
 
 
+def q_network(env: Env | Gymnasium, config: QNetworkConfig) -> tuple[Network, ...]:
+    """Make the network that gives the value of every action."""
+    return (rlx.nets.q_network(env, config.hidden, config.activation, config.dueling, config.quantiles),)
+
+
+def build_dqn(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.DQNConfig,
+    updates: int,
+) -> Algorithm:
+    """Make DQN."""
+    return rlx.dqn(env, networks[0], optimizer.build(updates * config.gradient_steps), config)
+
+
 ALGORITHMS = {
+    "dqn": Entry(
+        rlx.DQNConfig,
+        build_dqn,
+        q_network,
+        QNetworkConfig,
+        prefill=lambda config: config.prefill,
+        policy=lambda state: (state.learner.params, None),
+    ),
     "ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic),
     "a2c": Entry(rlx.A2CConfig, build_a2c, actor_critic),
     "reinforce": Entry(rlx.ReinforceConfig, build_reinforce, actor_critic),

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,31 @@ def user_errors() -> Iterator[None]:
         raise UsageError(" ".join(str(error).split())) from error
 
 
+def what_where(argv: list[str], command: str, usage: str) -> list[str]:
+    """Take algorithm and environment off the front of the arguments; none of them where `usage` was asked for."""
+    names = [word for word in argv[:2] if not word.startswith("-")]
+    if len(names) == 2:
+        return names
+    if not {"-h", "--help"} & set(argv):
+        whole = f"rlx {command} ALGORITHM ENV, such as: rlx {command} ppo CartPole-v1"
+        raise UsageError(f"say what to {command} where: {whole}")
+    print(usage, end="")
+    return []
+
+
+def default_folder(prefix: str, algorithm: str, env: str) -> Path:
+    """Where a run goes that was not told where."""
+    return Path("runs", f"{prefix}{algorithm}-{Path(env).name}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder that takes a run; one that holds something stays as it is."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        hint = f"; `rlx resume {out}` goes on with it" if (out / "config.json").is_file() else ""
+        raise UsageError(f"--out {out} is there already{hint}: name another folder or remove it")
+    out.mkdir(parents=True, exist_ok=True)
+
+
 def one_folder(argv: list[str], usage: str) -> tuple[Path, list[str]]:
     """Take the run folder off the front of the arguments."""
     if not argv or argv[0].startswith("-"):
@@ -45,6 +71,8 @@ def leading_words(argv: list[str]) -> tuple[list[str], list[str]]:
 def read_spec(folder: Path) -> Spec:
     """Read a run's config.json."""
     file = folder / "config.json"
+    if (folder / "sweep.json").is_file():
+        raise UsageError(f"{folder} is a sweep, not a run: its best run is {folder / 'best'}")
     if not file.is_file():
         raise UsageError(f"{folder} is no run folder: it has no config.json")
     try:

@@ -60,6 +60,18 @@ def catch_signals() -> Stop:
     return stop
 
 
+def train_parts(
+    spec: Spec, out: Path, parts: list[tuple[list[int], Path]], report: Callable[..., None], stop: Stop
+) -> list[Outcome]:
+    """Train every group of a run into its folder."""
+    events = out / "tensorboard" if spec.run.tensorboard else None
+    if len(parts) == 1:
+        return [train_group(spec, spec.seeds, out, events, report, warn, lambda: stop.signal != 0)]
+    outcomes = train_processes(spec, parts, events, report, stop)
+    merge_rows([path for _, path in parts], out / "metrics.jsonl")
+    return outcomes
+
+
 def train_processes(
     spec: Spec, parts: list[tuple[list[int], Path]], events: Path | None, report: Callable[..., None], stop: Stop
 ) -> list[Outcome]:

@@ -8,12 +8,18 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from rlx.cli.options import Spec
-
 
 @contextlib.contextmanager
-def progress_bar(spec: Spec, parts: int) -> Iterator[Callable[..., None]]:
-    """Show one line for all seeds on standard error: steps per second, return, time left; gives what to report to."""
+def progress_bar(title: str, updates: int, rows: int, parts: int, shown: bool) -> Iterator[Callable[..., None]]:
+    """Show one line on standard error: steps per second, return, time left; gives what to report to.
+
+    Args:
+        title: what is trained.
+        updates: of each part.
+        rows: environment steps of an update of a part, all its seeds together.
+        parts: how many report.
+        shown: False: show nothing; nor is anything shown where standard error is no terminal.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -25,13 +31,14 @@ def progress_bar(spec: Spec, parts: int) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
-    shown = spec.run.progress and console.is_terminal
     done, begun = [0] * parts, time.perf_counter()
     means: list[float | None] = [None] * parts
     first: int | None = None
     # redrawn when told to and at most 5 times a second: a thread of its own would take time from the training
-    with Progress(*columns, console=console, auto_refresh=False, disable=not shown) as progress:
-        task = progress.add_task(f"{spec.algorithm} {spec.env}", total=spec.updates * parts, speed="-", mean="-")
+    with Progress(
+        *columns, console=console, auto_refresh=False, disable=not (shown and console.is_terminal)
+    ) as progress:
+        task = progress.add_task(title, total=updates * parts, speed="-", mean="-")
         drawn = 0.0
 
         def report(update: int, mean: float | None, part: int = 0) -> None:
@@ -40,10 +47,10 @@ def progress_bar(spec: Spec, parts: int) -> Iterator[Callable[..., None]]:
             now = time.perf_counter()
             if first is None:  # from here on nothing is compiled
                 first, begun = sum(done), now
-            if now - drawn < 0.2 and sum(done) < spec.updates * parts:
+            if now - drawn < 0.2 and sum(done) < updates * parts:
                 return
             drawn = now
-            speed = (sum(done) - first) * spec.config.env_steps * spec.run.seeds / parts / max(now - begun, 1e-9)
+            speed = (sum(done) - first) * rows / max(now - begun, 1e-9)
             known = [mean for mean in means if mean is not None]
             progress.update(
                 task,

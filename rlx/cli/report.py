@@ -1,19 +1,34 @@
-"""What result.json holds."""
+"""What a run leaves at its end: result.json and curve.png."""
 
 from __future__ import annotations
 
 import json
+import os
 import platform
+import shlex
 import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import rlx
+from rlx.cli.curves import RETURN, draw_curves, make_curve, read_parts
+from rlx.cli.options import Spec
+from rlx.cli.train import Outcome, warn
+from rlx.envs.host import Gymnasium
+
+
+class Clock(NamedTuple):
+    """When the process began, and how long its imports took, s."""
+
+    started: float
+    import_s: float
 
 
 def statistics(values: Sequence[float]) -> dict[str, Any]:
@@ -68,3 +83,64 @@ def write_json(file: Path, value: Any) -> None:
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=2) + "\n")
     partial.replace(file)
+
+
+def finish(
+    spec: Spec, out: Path, parts: list[tuple[list[int], Path]], outcomes: list[Outcome], clock: Clock
+) -> dict[str, Any]:
+    """Write curve.png and result.json."""
+    failed = {seed: why for outcome in outcomes for seed, why in outcome.failed.items()}
+    final = [value for outcome in outcomes for value in outcome.final_return]
+    draw_run(spec, out)
+    run_s = sum(outcome.run_s for outcome in outcomes) / min(len(outcomes), os.cpu_count() or 1)
+    steps_here = sum(outcome.update - outcome.start for outcome in outcomes) * spec.config.env_steps
+    steps_here *= spec.run.seeds // len(outcomes)
+    result = {
+        "algorithm": spec.algorithm,
+        "env": spec.env,
+        "config": spec.to_json(),
+        "seeds": spec.seeds,
+        "env_steps": spec.env_steps(max(outcome.update for outcome in outcomes)),
+        "final_return": final,
+        **statistics([value for value in final if value is not None]),
+        "failed": failed,
+        "wall_s": round(time.perf_counter() - clock.started, 3),
+        "import_s": round(clock.import_s, 3),
+        "compile_s": round(max(outcome.compile_s for outcome in outcomes), 3),
+        "run_s": round(run_s, 3),
+        "env_steps_per_s": round(steps_here / run_s, 1) if run_s else None,
+        **provenance(),
+        "command": shlex.join(["rlx", *sys.argv[1:]]),
+    }
+    begun = {seed: outcome.start for (seeds, _), outcome in zip(parts, outcomes, strict=True) for seed in seeds}
+    if any(begun.values()):
+        result["resumed"] = {
+            "after_update": begun,
+            "note": "wall_s, import_s, compile_s, run_s and env_steps_per_s are of the last process alone"
+            + ("; its environments began new episodes" if isinstance(spec.make_env(), Gymnasium) else ""),
+        }
+    write_json(out / "result.json", result)
+    return result
+
+
+def draw_run(spec: Spec, out: Path) -> None:
+    """Draw curve.png."""
+    parts = read_parts(out, spec)
+    if not any(rows for _, rows in parts):
+        warn("curve.png is not drawn, as metrics.jsonl is empty")
+        return
+    try:
+        draw_curves(out / "curve.png", {f"{spec.algorithm} on {spec.env}": [make_curve(out.name, parts, RETURN)]})
+    except ImportError:
+        warn("curve.png is not drawn, as matplotlib is missing: pip install 'rlx[plot]'")
+
+
+def describe(summary: dict[str, Any]) -> str:
+    """Say mean, IQM and interval in words."""
+    if summary["mean"] is None:
+        return "every seed failed"
+    text = f"mean {summary['mean']:.2f}"
+    if summary["ci95"] is not None:
+        low, high = summary["ci95"]
+        text += f", IQM {summary['iqm']:.2f}, 95 % interval of the mean {low:.2f} to {high:.2f}"
+    return text

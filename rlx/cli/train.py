@@ -18,6 +18,7 @@ import numpy as np
 from rlx.cli.log import MetricsLog
 from rlx.cli.metrics import failed_seeds, find_failed, keep_rows, per_seed, summarize
 from rlx.cli.options import RunOptions, Spec
+from rlx.cli.stopwatch import Stopwatch
 from rlx.core.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -31,37 +32,6 @@ from rlx.envs.host import Gymnasium
 from rlx.types import Algorithm, Env, Key, PyTree
 
 EPISODES = 100  # of the final evaluation
-
-
-class Stopwatch:
-    """Takes the time of training, and of the tracing, lowering and compiling in it.
-
-    Attributes:
-        compile_s: seconds that JAX spent on compiling since this was made.
-    """
-
-    def __init__(self) -> None:
-        self.compile_s = 0.0
-        jax.monitoring.register_event_duration_secs_listener(self._listen)
-        self.start()
-
-    def _listen(self, event: str, duration_secs: float, **_: str | int) -> None:
-        if event.startswith("/jax/core/compile/"):
-            self.compile_s += duration_secs
-
-    def start(self) -> None:
-        """Training begins."""
-        self._begun, self._compiled = time.perf_counter(), self.compile_s
-
-    @property
-    def train_s(self) -> float:
-        """Seconds since training began."""
-        return time.perf_counter() - self._begun
-
-    @property
-    def run_s(self) -> float:
-        """Seconds since training began, compilation apart."""
-        return self.train_s - (self.compile_s - self._compiled)
 
 
 class Group(NamedTuple):
@@ -275,14 +245,19 @@ def evaluate_group(
     def play(state: PyTree, key: Key) -> jax.Array:
         return evaluate(group.algorithm, env, state, key, episodes, greedy).episode_return
 
-    key = jax.random.fold_in(jax.random.key(seed), 2**31)  # apart from every training key
-    keys = jax.vmap(lambda seed: jax.random.fold_in(key, seed))(np.asarray(group.seeds, np.uint32))
+    keys = evaluation_keys(group.seeds, seed)
     if isinstance(env, Gymnasium):
         states = [state_of(group, state, index) for index in range(len(group.seeds))]
         return np.stack([play(state, key) for state, key in zip(states, keys, strict=True)])
     if len(group.seeds) == 1:
         return np.asarray(jit(play)(state, keys[0]))[None]
     return np.asarray(jit(jax.vmap(play))(state, keys))
+
+
+def evaluation_keys(seeds: list[int], seed: int) -> Key:
+    """Keys `[S]` with which seeds' policies are evaluated, each its own and apart from every training key."""
+    key = jax.random.fold_in(jax.random.key(seed), 2**31)
+    return jax.vmap(lambda seed: jax.random.fold_in(key, seed))(np.asarray(seeds, np.uint32))
 
 
 def state_of(group: Group, state: PyTree, index: int) -> PyTree:

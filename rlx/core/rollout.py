@@ -9,13 +9,34 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx.nets.actor_critic import NormalHead, policy_head
+from rlx.nets.inputs import split_mask
 from rlx.types import Key, Metrics, PyTree, Transition, VectorEnv
 
 Policy = Callable[[PyTree, Key, PyTree], jax.Array]  # (actor, key, observation [B, ...]) -> action [B, ...]
+
+
+def uniform_policy(action_space: gymnasium.Space) -> Policy:
+    """Make the policy that draws every allowed action alike, and a Box's uniformly from [-1, 1]; its actor is empty.
+
+    Raises:
+        ValueError: a space that is not supported.
+    """
+    head = policy_head(action_space)
+
+    def draw(actor: PyTree, key: Key, observation: PyTree) -> jax.Array:
+        observation, mask = split_mask(observation)
+        shape = (jax.tree.leaves(observation)[0].shape[0], head.outputs)
+        if isinstance(head, NormalHead):
+            return jax.random.uniform(key, shape, minval=-1.0)
+        return head(jnp.zeros(shape), mask).sample(key)
+
+    return draw
 
 
 class RolloutState(NamedTuple):

@@ -15,6 +15,7 @@ from rlx.nets.actor_critic import (
 from rlx.nets.inputs import CNN, Features, network_inputs
 from rlx.nets.mlp import MLP
 from rlx.nets.nnx import from_nnx
+from rlx.nets.q_network import QNetwork, q_network
 
 __all__ = [
     "CNN",
@@ -26,10 +27,12 @@ __all__ = [
     "Features",
     "MultiCategoricalHead",
     "NormalHead",
+    "QNetwork",
     "actor",
     "actor_critic",
     "critic",
     "from_nnx",
     "network_inputs",
     "policy_head",
+    "q_network",
 ]

@@ -172,7 +172,7 @@ def actor_critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str 
     Raises:
         ValueError: a space that is not supported.
     """
-    return ActorCritic(policy_head(env.action_space), hidden, activation, _inputs(env))
+    return ActorCritic(policy_head(env.action_space), hidden, activation, vector_or_inputs(env.observation_space))
 
 
 def actor(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> Actor:
@@ -181,7 +181,7 @@ def actor(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tanh
     Raises:
         ValueError: a space that is not supported.
     """
-    return Actor(policy_head(env.action_space), hidden, activation, _inputs(env))
+    return Actor(policy_head(env.action_space), hidden, activation, vector_or_inputs(env.observation_space))
 
 
 def critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> Critic:
@@ -190,11 +190,14 @@ def critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tan
     Raises:
         ValueError: a space that is not supported.
     """
-    return Critic(hidden, activation, _inputs(env))
+    return Critic(hidden, activation, vector_or_inputs(env.observation_space))
 
 
-def _inputs(env: Spaces) -> tuple[Input, ...] | None:
-    """What observations are made of; None: each is one vector as it is."""
-    inputs = network_inputs(env.observation_space)
-    vector = len(inputs) == 1 and inputs[0] == Input("numbers", inputs[0].shape[:1])
-    return None if vector else inputs
+def vector_or_inputs(space: gymnasium.Space) -> tuple[Input, ...] | None:
+    """What a network needs to know of an observation: None where it is one vector already.
+
+    Raises:
+        ValueError: a space that is not supported.
+    """
+    inputs = network_inputs(space)
+    return None if len(inputs) == 1 and inputs[0] == Input("numbers", inputs[0].shape[:1]) else inputs

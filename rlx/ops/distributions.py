@@ -96,6 +96,21 @@ def mask_logits(logits: jax.Array, mask: jax.Array) -> jax.Array:
     return jnp.where(allowed, logits, -jnp.inf)
 
 
+def epsilon_greedy(values: jax.Array, epsilon: float | jax.Array) -> Categorical:
+    """Give the best action with probability 1 - epsilon, else any allowed one (Sutton and Barto 2018, sec. 2.2).
+
+    Several best actions share its probability: a table that knows nothing yet tries them all.
+
+    Args:
+        values: `[..., A]`; -inf for an action that is not allowed.
+        epsilon: 0 to 1.
+    """
+    best = values == jnp.max(values, axis=-1, keepdims=True)
+    allowed = values > -jnp.inf
+    share = epsilon * allowed / jnp.sum(allowed, axis=-1, keepdims=True)
+    return Categorical(jnp.log(share + (1.0 - epsilon) * best / jnp.sum(best, axis=-1, keepdims=True)))
+
+
 class Normal(NamedTuple):
     """A continuous action of D independent normals; densities are over all of R^D, in the units of the sample.
 

@@ -5,7 +5,7 @@ import jax
 import jax.numpy as jnp
 
 
-def policy_gradient(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
+def policy_gradient_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
     """Loss whose gradient is the policy gradient, negated (Williams 1992; Sutton et al. 2000, theorem 1).
 
         loss = -A log pi(a|s),   so that   -grad loss = A grad log pi(a|s)

@@ -40,6 +40,36 @@ class Case(NamedTuple):
     max_steps: int = 150  # algorithm steps in which it learns a probe
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Indexed:
+    """A probe that shows the number of its cue, -1, 0 or 1, as 0, 1 or 2: for tables."""
+
+    env: Any
+    observation_space = gymnasium.spaces.Discrete(3)
+
+    @property
+    def action_space(self):
+        return self.env.action_space
+
+    def reset(self, key):
+        state, observation = self.env.reset(key)
+        return state, self.index(observation)
+
+    def step(self, key, state, action):
+        step = self.env.step(key, state, action)
+        return step._replace(observation=self.index(step.observation))
+
+    @staticmethod
+    def index(observation):
+        return jnp.int32(observation[..., 0]) + 1
+
+
+def td_control(env, config, target=rlx.ops.q_learning_target):
+    algorithm = rlx.td_control(env, target, config=config)
+    return algorithm, lambda state, observation: state.q[observation].max(-1)
+
+
 def actor_critic(make, env, config, learning_rate=2e-2):
     network = rlx.nets.actor_critic(env, (16,))
     algorithm = make(env, network, optax.adam(learning_rate), config)
@@ -58,6 +88,16 @@ def trpo(env, config):
     def value(state, observation):
         observation = rlx.core.normalize.normalize_observation(state.observation_moments, observation)
         return critic.apply(state.critic.params, observation)
+
+    return algorithm, value
+
+
+def dqn(env, config, **options):
+    network = rlx.nets.q_network(env, (16,), **options)
+    algorithm = rlx.dqn(env, network, optax.adam(2e-2), config)
+
+    def value(state, observation):
+        return rlx.ops.mean_values(network.apply(state.learner.params, observation)).max(axis=-1)
 
     return algorithm, value
 
@@ -83,9 +123,14 @@ DISCRETE = [
 CARTPOLE, PENDULUM = rlx.envs.CartPole(max_steps=5), rlx.envs.Pendulum(max_steps=5)
 SCALED = {"normalize_observation": True, "normalize_reward": True}
 BOUNDED = {"target_kl": 0.05, "value_clip": 0.2}
-ONE_STEP = {"num_envs": 2, "num_steps": 8, "entropy_coef": 0.01}  # one gradient step an update
-ONE_STEP_PROBE = {"num_envs": 8, "num_steps": 16, "discount": 0.9, "trace": 0.8, "entropy_coef": 0.0}
-MONTE_CARLO_PROBE = {name: value for name, value in ONE_STEP_PROBE.items() if name != "trace"}
+REPLAY = {"num_envs": 2, "num_steps": 8, "batch_size": 8, "prefill": 8, "replay_size": 32}
+DQN = REPLAY | {"gradient_steps": 4, "target_every": 3, "tau": 0.5, "epsilon_end": 0.5, "epsilon_steps": 16}
+DQN |= {"n_step": 2, "huber": 0.1, "reward_clip": 0.5, "priority_exponent": 0.6}
+DQN_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
+DQN_PROBE |= {"discount": 0.9, "huber": 1.0, "reward_clip": None, "tau": 1.0, "target_every": 8, "epsilon_steps": 1000}
+SINGLE = {"num_envs": 2, "num_steps": 8, "entropy_coef": 0.01}  # one gradient step an update
+SINGLE_PROBE = {"num_envs": 8, "num_steps": 16, "discount": 0.9, "trace": 0.8, "entropy_coef": 0.0}
+MONTE_CARLO_PROBE = {name: value for name, value in SINGLE_PROBE.items() if name != "trace"}
 REGION = {"num_envs": 2, "num_steps": 8, "critic_epochs": 2, "critic_minibatches": 2, "max_kl": 0.5}
 REGION |= {"cg_iterations": 2, "cg_tolerance": 0.5, "line_search_tries": 2}  # each of them binds
 REGION_PROBE = {"num_envs": 8, "num_steps": 16, "critic_epochs": 4, "critic_minibatches": 4, "discount": 0.9}
@@ -98,6 +143,23 @@ def actor_of(state):
 
 
 CASES = {
+    "dqn": Case(dqn, CARTPOLE, rlx.DQNConfig(**DQN), DQN_PROBE, DISCRETE, max_steps=500),
+    "dqn-plain": Case(
+        dqn,
+        CARTPOLE,
+        rlx.DQNConfig(**DQN | {"n_step": 1, "priority_exponent": None, "huber": None, "double": False}),
+        DQN_PROBE | {"huber": None, "tau": 0.2, "target_every": 1},
+        DISCRETE,
+        max_steps=500,
+    ),
+    "dqn-quantiles": Case(
+        functools.partial(dqn, quantiles=8, dueling=True),
+        CARTPOLE,
+        rlx.DQNConfig(**DQN | {"priority_exponent": None}),
+        DQN_PROBE | {"huber": 0.1},
+        [probes.ObservationActionReward(), probes.Clock()],
+        max_steps=500,
+    ),
     "ppo": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY), PROBE, DISCRETE),
     "ppo-continuous": Case(
         functools.partial(
@@ -117,25 +179,25 @@ CASES = {
         [probes.Mixed()],
     ),
     "ppo-bounded": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY, **BOUNDED), PROBE | LOOSE, [probes.Clock()]),
-    "a2c": Case(a2c, CARTPOLE, rlx.A2CConfig(**ONE_STEP), ONE_STEP_PROBE, DISCRETE, max_steps=600),
+    "a2c": Case(a2c, CARTPOLE, rlx.A2CConfig(**SINGLE), SINGLE_PROBE, DISCRETE, max_steps=600),
     "a2c-continuous": Case(
         functools.partial(a2c, learning_rate=3e-3),
         PENDULUM,
-        rlx.A2CConfig(**ONE_STEP, **SCALED, normalize_advantage=True),
-        ONE_STEP_PROBE | RAW | {"normalize_advantage": False},
+        rlx.A2CConfig(**SINGLE, **SCALED, normalize_advantage=True),
+        SINGLE_PROBE | RAW | {"normalize_advantage": False},
         CONTINUOUS,
         max_steps=2000,
     ),
-    "reinforce": Case(reinforce, CARTPOLE, rlx.ReinforceConfig(**ONE_STEP), MONTE_CARLO_PROBE, DISCRETE, max_steps=600),
+    "reinforce": Case(reinforce, CARTPOLE, rlx.ReinforceConfig(**SINGLE), MONTE_CARLO_PROBE, DISCRETE, max_steps=600),
     "reinforce-continuous": Case(
         functools.partial(reinforce, learning_rate=3e-3),
         PENDULUM,
-        rlx.ReinforceConfig(**ONE_STEP, **SCALED, normalize_advantage=True),
+        rlx.ReinforceConfig(**SINGLE, **SCALED, normalize_advantage=True),
         MONTE_CARLO_PROBE | RAW | {"normalize_advantage": False},
         CONTINUOUS,
         max_steps=2000,
     ),
-    "reinforce-mean": Case(reinforce, PENDULUM, rlx.ReinforceConfig(**ONE_STEP, baseline="mean"), {}, []),
+    "reinforce-mean": Case(reinforce, PENDULUM, rlx.ReinforceConfig(**SINGLE, baseline="mean"), {}, []),
     "trpo-continuous": Case(
         trpo, PENDULUM, rlx.TRPOConfig(**REGION, **SCALED), REGION_PROBE | RAW, CONTINUOUS, actor_of
     ),
@@ -148,6 +210,26 @@ CASES = {
         [probes.ObservationActionReward()],
         actor_of,
     ),
+}
+ONE_STEP = probes.ConstantReward, probes.ObservationReward, probes.ActionReward  # the target does not matter there
+LAKE = rlx.envs.frozen_lake(max_steps=5)
+TABLE = rlx.TabularConfig(num_envs=8, num_steps=10, exploration=0.3, initial_value=0.5, step_size_power=0.5)
+LEARNT = {"num_envs": 2, "num_steps": 20, "discount": 0.9, "step_size": 0.5, "step_size_power": 0.0}
+CASES |= {
+    name: Case(
+        functools.partial(td_control, **functions),
+        LAKE,
+        dataclasses.replace(TABLE, **config),
+        LEARNT,
+        [Indexed(probe) for probe in DISCRETE if name == "q_learning" or not isinstance(probe, ONE_STEP)],
+        params=lambda state: (state.q, state.action[:8]),  # tables begin alike: the first actions do not
+    )
+    for name, functions, config in [
+        ("dyna", {}, {"planning_steps": 2}),
+        ("q_learning", {}, {}),
+        ("sarsa", {"target": rlx.ops.sarsa_target}, {}),
+        ("expected_sarsa", {"target": rlx.ops.expected_sarsa_target}, {}),
+    ]
 }
 ALL = pytest.mark.parametrize("name", CASES)
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
@@ -321,7 +403,7 @@ def perturbed(value):
     """Another value that a field may have; a number for None, a baseline for a name."""
     if value is None or isinstance(value, str):
         return 1e-3 if value is None else {"value": "mean", "mean": "none"}[value]
-    return not value if isinstance(value, bool) else 2 * value if isinstance(value, int) else 0.01 * value
+    return not value if isinstance(value, bool) else 2 * value or 1 if isinstance(value, int) else 0.01 * value
 
 
 @functools.cache
@@ -361,6 +443,9 @@ def expected(env):
     continuous = isinstance(env.action_space, gymnasium.spaces.Box)
     choices = (CUES if continuous else np.array([0, 1])), np.array([[1.0]] if continuous else [1])
     match env:
+        case Indexed():
+            observation, *known = expected(env.env)
+            return env.index(observation), *known
         case probes.ConstantReward():
             return np.zeros((1, 1)), [1.0], None, 0.05
         case probes.ObservationReward():
@@ -380,7 +465,11 @@ def expected(env):
             return jax.vmap(env.observe)(probes.Cues(*jnp.array(cues).T)), [1.0] * 6, np.array(cues), 0.1
 
 
-PROBES = [pytest.param(name, env, id=f"{name}-{type(env).__name__}") for name in CASES for env in CASES[name].probes]
+PROBES = [
+    pytest.param(name, env, id=f"{name}-{type(getattr(env, 'env', env)).__name__}")
+    for name in CASES
+    for env in CASES[name].probes
+]
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ from rlx.cli.commands import EvalOptions
 from rlx.cli.options import ALGORITHMS, NetworkConfig, OptimizerConfig, RunOptions
 from rlx.cli.plot import PlotOptions
 from rlx.cli.presets import PresetsOptions
+from rlx.cli.sweep import SweepOptions
 
 ENV = ["train", "ppo", "CartPole-v1"]
 
@@ -223,7 +224,7 @@ def test_missing_package_is_one_line(place, capsys):
 @pytest.mark.parametrize(
     "config",
     [
-        *(RunOptions, OptimizerConfig, NetworkConfig, EvalOptions, PlotOptions, PresetsOptions),
+        *(RunOptions, OptimizerConfig, NetworkConfig, EvalOptions, PlotOptions, PresetsOptions, SweepOptions),
         *(entry.config for entry in ALGORITHMS.values()),
     ],
 )

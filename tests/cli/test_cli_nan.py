@@ -51,7 +51,7 @@ def build_doomed(env, network, optimizer, config, updates):
 @pytest.fixture
 def doomed(monkeypatch):
     """Make `rlx train doomed`, and say which seeds are."""
-    monkeypatch.setitem(ALGORITHMS, "doomed", Entry(rlx.PPOConfig, actor_critic, build_doomed))
+    monkeypatch.setitem(ALGORITHMS, "doomed", Entry(rlx.PPOConfig, build_doomed, actor_critic))
     return lambda *seeds: monkeypatch.setenv("DOOMED_SEEDS", " ".join(map(str, seeds)))
 
 

@@ -263,12 +263,12 @@ def test_progress_is_one_line(tmp_path):
     assert len({part for part in text.split("\r") if "steps/s" in part}) >= 2  # it moved
 
 
-def test_progress_speed_leaves_compilation_out(reference, monkeypatch, capsys):
+def test_progress_speed_leaves_compilation_out(monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "150")
     now = [100.0]
     monkeypatch.setattr("rlx.cli.commands.time.perf_counter", lambda: now[0])
-    with progress_bar(read_spec(reference), 1) as report:
+    with progress_bar("ppo", UPDATES, ENV_STEPS * SEEDS, 1, True) as report:
         now[0] += 20.0  # the first chunk is compiled
         report(4, 10.0)
         now[0] += 2.0

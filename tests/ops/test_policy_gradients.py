@@ -8,23 +8,23 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.ops import Categorical, clipped_surrogate, clipped_value_loss, k3, policy_gradient, surrogate_loss
+from rlx.ops import Categorical, clipped_surrogate, clipped_value_loss, k3, policy_gradient_loss, surrogate_loss
 
 
 def test_policy_gradient_by_pencil():
     """Two actions of probability 1/4 and 3/4, the first drawn and worth 2: A grad log pi = 2 (1 - 1/4, -3/4)."""
     logits = jnp.log(jnp.array([0.25, 0.75]))
-    loss = lambda logits: policy_gradient(Categorical(logits).log_prob(jnp.int32(0)), jnp.float32(2.0))  # noqa: E731
+    loss = lambda logits: policy_gradient_loss(Categorical(logits).log_prob(jnp.int32(0)), jnp.float32(2.0))  # noqa: E731
     found, slope = jax.value_and_grad(loss)(logits)
     np.testing.assert_allclose(found, -2 * np.log(0.25), rtol=1e-6)
     np.testing.assert_allclose(slope, [-1.5, 1.5], rtol=1e-6)
-    assert jax.grad(policy_gradient, 1)(jnp.float32(-1.0), jnp.float32(2.0)) == 0  # nothing through A
+    assert jax.grad(policy_gradient_loss, 1)(jnp.float32(-1.0), jnp.float32(2.0)) == 0  # nothing through A
 
 
 def test_policy_gradient_equals_rlax():
-    data = json.loads((Path(__file__).parents[1] / "data" / "rlax.json").read_text())["policy_gradient"]
+    data = json.loads((Path(__file__).parents[1] / "data" / "rlax_returns.json").read_text())["policy_gradient"]
     logits, action, advantage = (jnp.array(data[name]) for name in ("logits", "action", "advantage"))
-    loss = lambda logits: policy_gradient(Categorical(logits).log_prob(action), advantage).mean()  # noqa: E731
+    loss = lambda logits: policy_gradient_loss(Categorical(logits).log_prob(action), advantage).mean()  # noqa: E731
     found, slope = jax.value_and_grad(loss)(logits)
     np.testing.assert_allclose(found, data["loss"], rtol=1e-5)
     np.testing.assert_allclose(slope, data["gradient"], rtol=1e-4, atol=1e-6)
@@ -48,9 +48,9 @@ def test_policy_gradient_is_the_surrogates_at_ratio_one_and_a_baseline_leaves_it
 
     surrogate = lambda log_prob, advantage: clipped_surrogate(log_prob, jnp.log(probability), advantage, 0.2)  # noqa: E731
     slopes = [
-        jax.grad(mean_loss)(logits, policy_gradient, reward),
+        jax.grad(mean_loss)(logits, policy_gradient_loss, reward),
         jax.grad(mean_loss)(logits, surrogate, reward),
-        jax.grad(mean_loss)(logits, policy_gradient, reward - 7.0),
+        jax.grad(mean_loss)(logits, policy_gradient_loss, reward - 7.0),
         -probability * (reward - probability @ reward),  # of the expected reward, by calculus
     ]
     for slope in slopes[1:]:

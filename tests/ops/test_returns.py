@@ -155,7 +155,7 @@ def test_mean_return_of_a_task_without_end_does_not_depend_on_the_cut(steps):
 
 
 def test_returns_equal_rlax():
-    data = json.loads((Path(__file__).parents[1] / "data" / "rlax.json").read_text())
+    data = json.loads((Path(__file__).parents[1] / "data" / "rlax_returns.json").read_text())
     columns = {name: np.array(column, np.float32) for name, column in data["inputs"].items()}
     ends = columns["discount"] == 0
     cut = np.zeros_like(ends)

@@ -3,9 +3,12 @@
 import gc
 
 from rlx import envs, nets, ops
+from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
+from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
 from rlx.algorithms.tabular import TabularConfig, TabularState, td_control
+from rlx.algorithms.trpo import TRPOConfig, TRPOState, trpo
 from rlx.core.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -30,6 +33,8 @@ __version__ = "0.1.0"
 gc.freeze()
 
 __all__ = [
+    "A2CConfig",
+    "A2CState",
     "Algorithm",
     "Batch",
     "CheckpointError",
@@ -42,13 +47,19 @@ __all__ = [
     "PPOConfig",
     "PPOState",
     "Priorities",
+    "ReinforceConfig",
+    "ReinforceState",
     "Replay",
     "RolloutState",
     "Step",
+    "TRPOConfig",
+    "TRPOState",
     "TabularConfig",
     "TabularState",
     "Transition",
     "VectorEnv",
+    "a2c",
+    "a2c_loss",
     "checkpoint_steps",
     "chunks",
     "compile_steps",
@@ -70,6 +81,8 @@ __all__ = [
     "ppo",
     "ppo_loss",
     "rank",
+    "reinforce",
+    "reinforce_loss",
     "restart_environments",
     "rollout",
     "save_checkpoint",
@@ -78,6 +91,7 @@ __all__ = [
     "sweep",
     "td_control",
     "train",
+    "trpo",
     "uniform_policy",
     "vectorize",
 ]

@@ -12,15 +12,18 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 
 RUNS = {  # flags of a tiny setting, and what must be printed
+    "actor_critic": (["--updates", "100", "--rollouts", "2"], "loss by hand 0.216143, by rlx.ops 0.216143"),
     "dqn": (["--steps", "600"], "mean loss by hand 0."),
     "dqn_ablations": (["--steps", "1400", "--seeds", "2"], "no target network"),
     "exploration": (["--pulls", "20", "--episodes", "2", "--seeds", "2"], "could be as good as"),
     "overestimation": (["--steps", "1200", "--seeds", "2"], "the largest estimate is 0.54"),
     "policy_gradient_estimators": (["--episodes", "50"], "rlx.ops.policy_gradient: 0.3750"),
     "ppo": (["--updates", "2"], "mean loss by hand -0.7"),
+    "reinforce": (["--updates", "2", "--rollouts", "2"], "mean loss by hand -0.096982"),
     "replay_ratio": (["--steps", "1024", "--seeds", "2", "--ratios", "1", "2"], "PPO (clip 0.2)"),
     "sarsa_and_q_learning": (["--updates", "2", "--seeds", "2"], "expected SARSA     -14.65   -14.65"),
     "tabular": (["--updates", "2"], "by rlx.ops.action_values 0.3333"),
+    "trpo": (["--updates", "2"], "refused"),
 }
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -15,20 +15,13 @@ import optax
 
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
 from rlx.core.learn import gradient_step, init_learner, minibatches
-from rlx.core.normalize import (
-    RewardScaler,
-    init_observation_moments,
-    init_reward_scaler,
-    normalize_observation,
-    scale_reward,
-    update_observation_moments,
-    update_reward_scaler,
-)
-from rlx.core.rollout import RolloutState, rollout, start_rollout
+from rlx.core.normalize import RewardScaler, normalize_observation, update_observation_moments
+from rlx.core.on_policy import normalize_transitions, on_policy, start, successor_values, with_last
+from rlx.core.rollout import RolloutState
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
 from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3
-from rlx.ops.returns import explained_variance, gae
+from rlx.ops.returns import explained_variance, gae, standardize
 from rlx.types import Algorithm, Env, Key, Learner, Metrics, Network, PyTree, Transition
 
 
@@ -187,39 +180,17 @@ def ppo(
 
     def init(key: Key) -> PPOState:
         key, network_key, env_key = jax.random.split(key, 3)
-        rollout_state = start_rollout(envs, env_key)
-        moments = reward_scaler = None
-        if config.normalize_observation:
-            moments = init_observation_moments(rollout_state.observation)
-        if config.normalize_reward:
-            reward_scaler = init_reward_scaler(config.num_envs)
+        rollout_state, moments, reward_scaler = start(envs, env_key, config)
         params = network.init(network_key, normalize_observation(moments, rollout_state.observation))
         return PPOState(key, init_learner(params, optimizer), rollout_state, moments, reward_scaler)
 
-    def policy(actor: tuple, key: Key | None, observation: PyTree) -> jax.Array:
-        params, moments = actor
-        distribution, _ = network.apply(params, normalize_observation(moments, observation))
-        return distribution.mode() if key is None else distribution.sample(key)
-
-    def act(state: PPOState, key: Key | None, observation: PyTree) -> jax.Array:
-        return policy((state.learner.params, state.observation_moments), key, observation)
+    def distribution(params: PyTree, observation: PyTree) -> Any:
+        return network.apply(params, observation)[0]
 
     def learn(state: PPOState, transitions: Transition, key: Key) -> tuple[PPOState, Metrics]:
         return ppo_learn(state, transitions, key, network.apply, optimizer, config)
 
-    if envs.host:
-        learn = jax.jit(learn, donate_argnums=0)
-
-    def step(state: PPOState) -> tuple[PPOState, Metrics]:
-        key, rollout_key, learn_key = jax.random.split(state.key, 3)
-        actor = (state.learner.params, state.observation_moments)
-        rollout_state, transitions, episodes = rollout(
-            envs, policy, actor, state.rollout, rollout_key, config.num_steps
-        )
-        state, metrics = learn(state._replace(key=key, rollout=rollout_state), transitions, learn_key)
-        return state, metrics | episodes
-
-    return Algorithm(init, step, act, envs.host)
+    return on_policy(envs, init, lambda state: state.learner.params, distribution, learn, config.num_steps)
 
 
 def ppo_learn(
@@ -231,29 +202,12 @@ def ppo_learn(
     config: PPOConfig,
 ) -> tuple[PPOState, Metrics]:
     """Learn from one rollout `[T, B, ...]`: advantages, then epochs of minibatches, then the running statistics."""
-    reward, reward_scaler = transitions.reward, state.reward_scaler
-    if reward_scaler is not None:
-        done = transitions.terminated | transitions.truncated
-        reward_scaler = update_reward_scaler(reward_scaler, reward, done, config.discount)
-        reward = scale_reward(reward_scaler, reward)
-
-    batch = make_batch(
-        state.learner.params,
-        apply,
-        transitions._replace(
-            observation=normalize_observation(state.observation_moments, transitions.observation),
-            next_observation=normalize_observation(state.observation_moments, transitions.next_observation),
-            reward=reward,
-        ),
-        config.discount,
-        config.trace,
-    )
+    moments = state.observation_moments
+    normalized, reward_scaler = normalize_transitions(transitions, moments, state.reward_scaler, config.discount)
+    batch = make_batch(state.learner.params, apply, normalized, config.discount, config.trace)
     explained = explained_variance(batch.value, batch.target)
     learner, metrics = fit_batch(state.learner, batch, key, apply, optimizer, config)
-
-    moments = state.observation_moments
-    if moments is not None:  # for the next rollout: within one update the policy must see what it saw when it acted
-        moments = update_observation_moments(moments, transitions.observation)
+    moments = update_observation_moments(moments, transitions.observation)  # for the next rollout
     state = state._replace(learner=learner, observation_moments=moments, reward_scaler=reward_scaler)
     return state, metrics | {"explained_variance": explained}
 
@@ -264,16 +218,10 @@ def make_batch(params: PyTree, apply: Callable, transitions: Transition, discoun
     The network sees the whole rollout at once, which is faster than asking it at every step of the rollout.
     """
     # One row more at the end, for the value that follows the last row; its log-probability is dropped.
-    after = transitions.observation, transitions.next_observation
-    distribution, values = apply(params, jax.tree.map(lambda x, y: jnp.concatenate([x, y[-1:]]), *after))
-    actions = jnp.concatenate([transitions.action, transitions.action[-1:]])
-    log_prob, value = distribution.log_prob(actions)[:-1], values[:-1]
-    # A row's successor is the next row, but where an episode was cut off. Few rollouts have one: only then pay.
-    next_value = jax.lax.cond(
-        jnp.any(transitions.truncated),
-        lambda: apply(params, transitions.next_observation)[1],
-        lambda: values[1:],
-    )
+    distribution, values = apply(params, with_last(transitions.observation, transitions.next_observation))
+    log_prob = distribution.log_prob(with_last(transitions.action, transitions.action))[:-1]
+    value = values[:-1]
+    next_value = successor_values(lambda observation: apply(params, observation)[1], values, transitions)
     advantage = gae(
         transitions.reward, value, next_value, transitions.terminated, transitions.truncated, discount, trace
     )
@@ -302,10 +250,7 @@ def fit_batch(
     # What is one number a row is brought into order for all steps at once; observations, which are large, step by step.
     ordered = jax.tree.map(lambda x: x[rows], batch._replace(observation=()))
     if config.normalize_advantage:
-        advantage = ordered.advantage
-        deviation = advantage - jnp.mean(advantage, axis=1, keepdims=True)
-        std = jnp.std(advantage, axis=1, keepdims=True)
-        ordered = ordered._replace(advantage=deviation / (std + 1e-8))
+        ordered = ordered._replace(advantage=standardize(ordered.advantage, axis=1))
     weights = (config.clip, config.value_clip, config.value_coef, config.entropy_coef)
 
     def one(carry: tuple[Learner, jax.Array], x: tuple[jax.Array, PPOBatch]) -> tuple[tuple, Metrics]:

@@ -126,6 +126,46 @@ def build_ppo(
     return rlx.ppo(env, networks[0], optimizer.build(updates * config.num_epochs * config.num_minibatches), config)
 
 
+def build_reinforce(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.ReinforceConfig,
+    updates: int,
+) -> Algorithm:
+    """Make REINFORCE."""
+    return rlx.reinforce(env, networks[0], optimizer.build(updates), config)
+
+
+def build_a2c(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.A2CConfig,
+    updates: int,
+) -> Algorithm:
+    """Make A2C."""
+    return rlx.a2c(env, networks[0], optimizer.build(updates), config)
+
+
+def actor_and_critic(env: Env | Gymnasium, config: NetworkConfig) -> tuple[Network, ...]:
+    """Make an actor and a critic, apart, that fit the spaces."""
+    return tuple(make(env, config.hidden, config.activation) for make in (rlx.nets.actor, rlx.nets.critic))
+
+
+def build_trpo(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.TRPOConfig,
+    updates: int,
+) -> Algorithm:
+    """Make TRPO, whose optimiser is the critic's."""
+    steps = updates * config.critic_epochs * config.critic_minibatches
+    actor, critic = networks
+    return rlx.trpo(env, actor, critic, optimizer.build(steps), config)
+
+
 def q_network(env: Env | Gymnasium, config: QNetworkConfig) -> tuple[Network, ...]:
     """Make the network that gives the value of every action."""
     return (rlx.nets.q_network(env, config.hidden, config.activation, config.dueling, config.quantiles),)
@@ -167,6 +207,14 @@ ALGORITHMS = {
     "ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic),
     "q_learning": tabular(rlx.ops.q_learning_target),
     "sarsa": tabular(rlx.ops.sarsa_target),
+    "a2c": Entry(rlx.A2CConfig, build_a2c, actor_critic),
+    "reinforce": Entry(rlx.ReinforceConfig, build_reinforce, actor_critic),
+    "trpo": Entry(
+        rlx.TRPOConfig,
+        build_trpo,
+        actor_and_critic,
+        policy=lambda state: (state.actor, state.observation_moments),
+    ),
 }
 
 

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from rlx.core import numpy_policy
 from rlx.core.normalize import Moments
 from rlx.envs.vectorize import box_scale
-from rlx.nets.actor_critic import ActorCritic
+from rlx.nets.actor_critic import Actor, ActorCritic
 from rlx.nets.inputs import Input, channels_first, convolutions_for, network_inputs, split_mask
 from rlx.types import Algorithm, PyTree, Spaces
 
@@ -29,16 +29,17 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
     Args:
         folder: made if need be; files of these names are replaced.
         env: what it was trained in, for its spaces.
-        network: an `ActorCritic`.
+        network: an `ActorCritic`, or an `Actor` alone.
         params: of the network.
-        moments: running statistics of observations, as in `PPOState.observation_moments`.
+        moments: running statistics of observations, as a state's `observation_moments`.
 
     Raises:
         ValueError: a network of another kind: `export_jax` takes every one.
         OSError: no space on the disk, or no place to write; files that were there stay.
     """
-    if not isinstance(network, ActorCritic):
-        raise ValueError(f"{type(network).__name__} cannot be written in NumPy, only ActorCritic: use export_jax")
+    if not isinstance(network, ActorCritic | Actor):
+        name = type(network).__name__
+        raise ValueError(f"{name} cannot be written in NumPy, only ActorCritic and Actor: use export_jax")
     inputs = network_inputs(env.observation_space)
     weights = params["params"]
     arrays = _actor(weights["mlps"]["actor"]) | _statistics(moments, len(inputs))

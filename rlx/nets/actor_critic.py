@@ -113,14 +113,57 @@ class ActorCritic(nn.Module):
     @nn.compact
     def __call__(self, observation: Any) -> tuple[Distribution, jax.Array]:
         """An observation with any leading axes -> (distribution over actions, value `[...]`)."""
-        observation, mask = split_mask(observation)
-        x = observation if self.inputs is None else Features(self.inputs, name="features")(observation)
+        x, mask = encode(self.inputs, observation)
         sizes = (x.shape[-1], *self.hidden)
         mlps = {"actor": ((*sizes, self.head.outputs), 0.01), "critic": ((*sizes, 1), 1.0)}  # the policy near uniform
         layers = parameter(self, "mlps", init_mlps, mlps)
         outputs = apply_mlp(layers["actor"], x, self.activation)
         value = apply_mlp(layers["critic"], x, self.activation)
         return self.head(outputs, mask), value[..., 0]
+
+
+class Actor(nn.Module):
+    """A policy alone: the actor of an `ActorCritic`, with the same names of parameters.
+
+    Attributes: those of `ActorCritic`.
+    """
+
+    head: CategoricalHead | MultiCategoricalHead | NormalHead
+    hidden: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    inputs: tuple[Input, ...] | None = None
+
+    @nn.compact
+    def __call__(self, observation: Any) -> Distribution:
+        """An observation with any leading axes -> a distribution over actions."""
+        x, mask = encode(self.inputs, observation)
+        mlps = {"actor": ((x.shape[-1], *self.hidden, self.head.outputs), 0.01)}
+        layers = parameter(self, "mlps", init_mlps, mlps)
+        return self.head(apply_mlp(layers["actor"], x, self.activation), mask)
+
+
+class Critic(nn.Module):
+    """A value alone: the critic of an `ActorCritic`, with the same names of parameters.
+
+    Attributes: those of `ActorCritic`, which has the head besides.
+    """
+
+    hidden: Sequence[int] = (64, 64)
+    activation: str = "tanh"
+    inputs: tuple[Input, ...] | None = None
+
+    @nn.compact
+    def __call__(self, observation: Any) -> jax.Array:
+        """An observation with any leading axes -> value `[...]`."""
+        x, _ = encode(self.inputs, observation)
+        layers = parameter(self, "mlps", init_mlps, {"critic": ((x.shape[-1], *self.hidden, 1), 1.0)})
+        return apply_mlp(layers["critic"], x, self.activation)[..., 0]
+
+
+def encode(inputs: tuple[Input, ...] | None, observation: Any) -> tuple[jax.Array, jax.Array | None]:
+    """Give an observation as one vector, and its action mask; inside of a module, whose submodule it is."""
+    observation, mask = split_mask(observation)
+    return observation if inputs is None else Features(inputs, name="features")(observation), mask
 
 
 def actor_critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> ActorCritic:
@@ -130,6 +173,24 @@ def actor_critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str 
         ValueError: a space that is not supported.
     """
     return ActorCritic(policy_head(env.action_space), hidden, activation, vector_or_inputs(env.observation_space))
+
+
+def actor(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> Actor:
+    """Make the policy that fits an environment's spaces.
+
+    Raises:
+        ValueError: a space that is not supported.
+    """
+    return Actor(policy_head(env.action_space), hidden, activation, vector_or_inputs(env.observation_space))
+
+
+def critic(env: Spaces, hidden: Sequence[int] = (64, 64), activation: str = "tanh") -> Critic:
+    """Make the critic that fits an environment's observations.
+
+    Raises:
+        ValueError: a space that is not supported.
+    """
+    return Critic(hidden, activation, vector_or_inputs(env.observation_space))
 
 
 def vector_or_inputs(space: gymnasium.Space) -> tuple[Input, ...] | None:

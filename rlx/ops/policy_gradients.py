@@ -5,6 +5,46 @@ import jax
 import jax.numpy as jnp
 
 
+def policy_gradient_loss(log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
+    """Loss whose gradient is the policy gradient, negated (Williams 1992; Sutton et al. 2000, theorem 1).
+
+        loss = -A log pi(a|s),   so that   -grad loss = A grad log pi(a|s)
+
+    Its value means nothing, only its gradient does, and only for rows that the policy itself drew. Any number that does
+    not depend on the action may be taken off A: the expected gradient stays, its variance does not.
+
+    Args:
+        log_prob: `[...]` log pi(a|s).
+        advantage: `[...]` how much better than expected the action turned out, or its return.
+
+    Returns:
+        `[...]` loss, with gradients through `log_prob` alone.
+    """
+    chex.assert_equal_shape([log_prob, advantage])
+    return -jax.lax.stop_gradient(advantage) * log_prob
+
+
+def surrogate_loss(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array) -> jax.Array:
+    """The advantage of a policy under another's states, as a loss (Schulman et al. 2015, arXiv 1502.05477, eq. 14).
+
+        ratio = exp(log pi(a|s) - log pi_old(a|s))
+        loss  = -ratio * A
+
+    At pi = pi_old its gradient is the policy gradient; far away it lies, so that something else has to say how far.
+
+    Args:
+        log_prob: `[...]` log pi(a|s) of the policy that learns.
+        old_log_prob: `[...]` log pi_old(a|s) of the policy that acted.
+        advantage: `[...]` A(s, a).
+
+    Returns:
+        `[...]` loss, with gradients through `log_prob` alone.
+    """
+    chex.assert_equal_shape([log_prob, old_log_prob, advantage])
+    old_log_prob, advantage = jax.lax.stop_gradient((old_log_prob, advantage))
+    return -jnp.exp(log_prob - old_log_prob) * advantage
+
+
 def clipped_surrogate(log_prob: jax.Array, old_log_prob: jax.Array, advantage: jax.Array, clip: float) -> jax.Array:
     """PPO's clipped surrogate as a loss (Schulman et al. 2017, arXiv 1707.06347, eq. 7, negated).
 

@@ -51,6 +51,84 @@ def gae(
     return jax.lax.stop_gradient(advantage)
 
 
+def reward_to_go(
+    reward: jax.Array, next_value: jax.Array, terminated: jax.Array, truncated: jax.Array, discount: float
+) -> jax.Array:
+    """Monte Carlo returns: the discounted rewards from each step to its episode's end (Sutton and Barto 2018, eq. 3.9).
+
+        G_t = r_t + discount * (1 - terminated_t) * (V(s_{t+1}) if the rows of the episode end at t else G_{t+1})
+
+    They end at t where the episode was truncated, and at the last row: what would have come after is unknown, and
+    `next_value` stands for it. Where an episode terminates nothing comes after. `gae` at trace 1 is `G_t - V(s_t)`.
+
+    Args:
+        reward: `[T, ...]` r_t, of the action taken at t.
+        next_value: `[T, ...]` an estimate of the return from s_{t+1} on; read at truncations and in the last row only.
+        terminated: `[T, ...]` bool, whether s_{t+1} ends the task.
+        truncated: `[T, ...]` bool, whether the episode was cut off after t.
+        discount: gamma, 0 to 1.
+
+    Returns:
+        `[T, ...]` returns G_t, with gradients stopped.
+
+    Raises:
+        AssertionError: shapes differ.
+    """
+    chex.assert_equal_shape([reward, next_value, terminated, truncated])
+
+    def backward(after: jax.Array, row: tuple) -> tuple[jax.Array, jax.Array]:
+        reward, next_value, terminated, truncated = row
+        future = jnp.where(truncated, next_value, after)
+        now = reward + discount * jnp.where(terminated, 0.0, future)
+        return now, now
+
+    _, returns = jax.lax.scan(backward, next_value[-1], (reward, next_value, terminated, truncated), reverse=True)
+    return jax.lax.stop_gradient(returns)
+
+
+def mean_return(reward: jax.Array, terminated: jax.Array, truncated: jax.Array, discount: float) -> jax.Array:
+    """The mean of a rollout's returns, where what comes after a cut is worth that very mean.
+
+    Returns are linear in the number c that stands for the unknown future, G_t(c) = G_t(0) + w_t c, where w_t is the
+    discount up to the cut, or 0 where the episode terminates. The mean that agrees with itself is
+
+        c = mean(G(0)) / (1 - mean(w))
+
+    A task without end that pays 1 a step has c = 1 / (1 - discount), wherever it is cut.
+
+    Args:
+        reward: `[T, ...]` r_t.
+        terminated: `[T, ...]` bool.
+        truncated: `[T, ...]` bool.
+        discount: gamma, 0 to 1.
+
+    Returns:
+        A scalar c, with gradients stopped; 0 where nothing bounds it (no discount and no termination).
+    """
+    nothing = jnp.zeros_like(reward)
+    known = jnp.mean(reward_to_go(reward, nothing, terminated, truncated, discount))
+    weight = jnp.mean(reward_to_go(nothing, nothing + 1.0, terminated, truncated, discount))
+    bounded = weight < 1.0
+    return jnp.where(bounded, known / jnp.where(bounded, 1.0 - weight, 1.0), 0.0)
+
+
+def standardize(advantage: jax.Array, axis: int | None = None) -> jax.Array:
+    """Give advantages mean 0 and variance 1: `(A - mean) / (std + 1e-8)`.
+
+    The step no longer depends on the reward's unit, and half of the actions are pushed up and half down. Where all are
+    alike, all become 0.
+
+    Args:
+        advantage: `[...]`.
+        axis: along which rows belong together; None: all do.
+
+    Returns:
+        Of the same shape.
+    """
+    deviation = advantage - jnp.mean(advantage, axis=axis, keepdims=True)
+    return deviation / (jnp.std(advantage, axis=axis, keepdims=True) + 1e-8)
+
+
 def explained_variance(value: jax.Array, target: jax.Array) -> jax.Array:
     """Share of the targets' variance that the critic explains: `1 - Var(target - value) / Var(target)`.
 

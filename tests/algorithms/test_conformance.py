@@ -1,6 +1,6 @@
 """What every algorithm is held to: one table of all of them, the same properties for each (design, section 6).
 
-To add an algorithm: one line in CASES (and, for a new kind of algorithm, one function like `ppo` below).
+To add an algorithm: one line in CASES (and, for a new kind of algorithm, one function like `actor_critic` below).
 """
 
 import dataclasses
@@ -70,13 +70,24 @@ def td_control(env, config, target=rlx.ops.q_learning_target):
     return algorithm, lambda state, observation: state.q[observation].max(-1)
 
 
-def ppo(env, config, learning_rate=2e-2):
+def actor_critic(make, env, config, learning_rate=2e-2):
     network = rlx.nets.actor_critic(env, (16,))
-    algorithm = rlx.ppo(env, network, optax.adam(learning_rate), config)
+    algorithm = make(env, network, optax.adam(learning_rate), config)
 
     def value(state, observation):
         observation = rlx.core.normalize.normalize_observation(state.observation_moments, observation)
         return network.apply(state.learner.params, observation)[1]
+
+    return algorithm, value
+
+
+def trpo(env, config):
+    actor, critic = rlx.nets.actor(env, (16,)), rlx.nets.critic(env, (16,))
+    algorithm = rlx.trpo(env, actor, critic, optax.adam(2e-2), config)
+
+    def value(state, observation):
+        observation = rlx.core.normalize.normalize_observation(state.observation_moments, observation)
+        return critic.apply(state.critic.params, observation)
 
     return algorithm, value
 
@@ -90,6 +101,10 @@ def dqn(env, config, **options):
 
     return algorithm, value
 
+
+ppo = functools.partial(actor_critic, rlx.ppo)
+a2c = functools.partial(actor_critic, rlx.a2c)
+reinforce = functools.partial(actor_critic, rlx.reinforce)
 
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "entropy_coef": 0.01, "clip": 0.05}
 PROBE = {"num_envs": 8, "num_steps": 16, "num_epochs": 4, "discount": 0.9, "trace": 0.8, "clip": 0.2}
@@ -113,6 +128,20 @@ DQN = REPLAY | {"gradient_steps": 4, "target_every": 3, "tau": 0.5, "epsilon_end
 DQN |= {"n_step": 2, "huber": 0.1, "reward_clip": 0.5, "priority_exponent": 0.6}
 DQN_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
 DQN_PROBE |= {"discount": 0.9, "huber": 1.0, "reward_clip": None, "tau": 1.0, "target_every": 8, "epsilon_steps": 1000}
+SINGLE = {"num_envs": 2, "num_steps": 8, "entropy_coef": 0.01}  # one gradient step an update
+SINGLE_PROBE = {"num_envs": 8, "num_steps": 16, "discount": 0.9, "trace": 0.8, "entropy_coef": 0.0}
+MONTE_CARLO_PROBE = {name: value for name, value in SINGLE_PROBE.items() if name != "trace"}
+REGION = {"num_envs": 2, "num_steps": 8, "critic_epochs": 2, "critic_minibatches": 2, "max_kl": 0.5}
+REGION |= {"cg_iterations": 2, "cg_tolerance": 0.5, "line_search_tries": 2}  # each of them binds
+REGION_PROBE = {"num_envs": 8, "num_steps": 16, "critic_epochs": 4, "critic_minibatches": 4, "discount": 0.9}
+REGION_PROBE |= {"trace": 0.8, "max_kl": 0.02, "cg_iterations": 10, "cg_tolerance": 1e-5, "line_search_tries": 10}
+
+
+def actor_of(state):
+    """What TRPO's update moves: the actor, and the critic beside it."""
+    return state.actor, state.critic.params
+
+
 CASES = {
     "dqn": Case(dqn, CARTPOLE, rlx.DQNConfig(**DQN), DQN_PROBE, DISCRETE, max_steps=500),
     "dqn-plain": Case(
@@ -150,6 +179,37 @@ CASES = {
         [probes.Mixed()],
     ),
     "ppo-bounded": Case(ppo, CARTPOLE, rlx.PPOConfig(**TINY, **BOUNDED), PROBE | LOOSE, [probes.Clock()]),
+    "a2c": Case(a2c, CARTPOLE, rlx.A2CConfig(**SINGLE), SINGLE_PROBE, DISCRETE, max_steps=600),
+    "a2c-continuous": Case(
+        functools.partial(a2c, learning_rate=3e-3),
+        PENDULUM,
+        rlx.A2CConfig(**SINGLE, **SCALED, normalize_advantage=True),
+        SINGLE_PROBE | RAW | {"normalize_advantage": False},
+        CONTINUOUS,
+        max_steps=2000,
+    ),
+    "reinforce": Case(reinforce, CARTPOLE, rlx.ReinforceConfig(**SINGLE), MONTE_CARLO_PROBE, DISCRETE, max_steps=600),
+    "reinforce-continuous": Case(
+        functools.partial(reinforce, learning_rate=3e-3),
+        PENDULUM,
+        rlx.ReinforceConfig(**SINGLE, **SCALED, normalize_advantage=True),
+        MONTE_CARLO_PROBE | RAW | {"normalize_advantage": False},
+        CONTINUOUS,
+        max_steps=2000,
+    ),
+    "reinforce-mean": Case(reinforce, PENDULUM, rlx.ReinforceConfig(**SINGLE, baseline="mean"), {}, []),
+    "trpo-continuous": Case(
+        trpo, PENDULUM, rlx.TRPOConfig(**REGION, **SCALED), REGION_PROBE | RAW, CONTINUOUS, actor_of
+    ),
+    "trpo": Case(trpo, CARTPOLE, rlx.TRPOConfig(**REGION), REGION_PROBE, DISCRETE, actor_of),
+    "trpo-natural": Case(
+        trpo,
+        CARTPOLE,
+        rlx.TRPOConfig(**REGION, natural=True),
+        REGION_PROBE,
+        [probes.ObservationActionReward()],
+        actor_of,
+    ),
 }
 ONE_STEP = probes.ConstantReward, probes.ObservationReward, probes.ActionReward  # the target does not matter there
 LAKE = rlx.envs.frozen_lake(max_steps=5)
@@ -340,9 +400,9 @@ def outcome(name, **changes):
 
 
 def perturbed(value):
-    """Another value that a field may have; a number for None."""
-    if value is None:
-        return 1e-3
+    """Another value that a field may have; a number for None, a baseline for a name."""
+    if value is None or isinstance(value, str):
+        return 1e-3 if value is None else {"value": "mean", "mean": "none"}[value]
     return not value if isinstance(value, bool) else 2 * value or 1 if isinstance(value, int) else 0.01 * value
 
 

@@ -124,6 +124,19 @@ def test_a_file_acts_in_gymnasium_without_jax(tmp_path):
     np.testing.assert_allclose(float(done.stdout), total, rtol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["numbers", "bounded", "mixed"])
+def test_an_actor_alone_is_written_as_with_its_critic(name, tmp_path):
+    env, activation = CASES[name]
+    both, actor = rlx.nets.actor_critic(env, (4,), activation), rlx.nets.actor(env, (4,), activation)
+    params = rlx.jit(both.init, once=True)(KEY, jax.tree.map(np.asarray, env.observation_space.sample()))
+    for network in (both, actor):
+        rlx.export_numpy(tmp_path / type(network).__name__, env, network, params)
+    files = [np.load(tmp_path / network / "policy.npz") for network in ("ActorCritic", "Actor")]
+    assert files[0].files == files[1].files
+    for array in files[0].files:
+        np.testing.assert_array_equal(files[0][array], files[1][array])
+
+
 @pytest.mark.parametrize("env", [rlx.envs.CartPole(), probes.Mixed()], ids=["cartpole", "mixed"])
 def test_any_policy_goes_through_jax_export(env, tmp_path):
     algorithm = rlx.ppo(env, rlx.nets.actor_critic(env, (4,)), optax.sgd(0.1), rlx.PPOConfig(num_envs=2, num_steps=8))
@@ -137,7 +150,7 @@ def test_any_policy_goes_through_jax_export(env, tmp_path):
 
 
 def test_other_networks_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="MLP cannot be written in NumPy, only ActorCritic: use export_jax"):
+    with pytest.raises(ValueError, match="MLP cannot be written in NumPy, only ActorCritic and Actor: use export_jax"):
         rlx.export_numpy(tmp_path, rlx.envs.CartPole(), rlx.nets.MLP((4,), 2), {})
     assert not any(tmp_path.iterdir())
 

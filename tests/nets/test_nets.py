@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from rlx.nets import MLP, ActorCritic, CategoricalHead, MultiCategoricalHead, NormalHead, policy_head
+import rlx
+from rlx.envs.probes import Mixed
+from rlx.nets import MLP, Actor, ActorCritic, CategoricalHead, Critic, MultiCategoricalHead, NormalHead, policy_head
 from rlx.nets.mlp import ACTIVATIONS, init_mlps
 
 KEY = jax.random.key(0)
@@ -109,3 +111,29 @@ def test_actor_and_critic_share_no_parameters():
     slope = jax.grad(lambda params: network.apply(params, jnp.ones(4))[1])(params)["params"]["mlps"]
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(slope["actor"]))
     assert all(np.any(leaf) for leaf in jax.tree.leaves(slope["critic"]))
+
+
+@pytest.mark.parametrize("env", [rlx.envs.CartPole(), rlx.envs.Pendulum(), Mixed()], ids=["choice", "normal", "mixed"])
+def test_an_actor_and_a_critic_are_the_halves_of_an_actor_critic(env):
+    """Its parameters go into them as they are: those of the other half are not looked at."""
+    both, actor, critic = rlx.nets.actor_critic(env, (8,)), rlx.nets.actor(env, (8,)), rlx.nets.critic(env, (8,))
+    observation = jax.vmap(env.reset)(jax.random.split(KEY, 5))[1]
+    params = both.init(KEY, observation)
+    distribution, value = both.apply(params, observation)
+    jax.tree.map(np.testing.assert_array_equal, actor.apply(params, observation), distribution)
+    np.testing.assert_array_equal(critic.apply(params, observation), value)
+    for half, name in ((actor, "actor"), (critic, "critic")):
+        own = half.init(KEY, observation)["params"]
+        assert list(own["mlps"]) == [name]
+        assert ("head" in own) == (half is actor and "head" in params["params"])
+        same = jax.tree.map(lambda x, y: x.shape == y.shape, own["mlps"][name], params["params"]["mlps"][name])
+        assert all(jax.tree.leaves(same))
+
+
+def test_an_actor_starts_near_uniform_with_one_random_draw():
+    network = Actor(CategoricalHead(3))
+    observation = 5 * jax.random.normal(KEY, (200, 4))
+    probability = jax.nn.softmax(network.apply(network.init(KEY, observation), observation).logits)
+    np.testing.assert_allclose(probability, 1 / 3, atol=0.05)
+    for network in (Actor(CategoricalHead(3)), Critic()):
+        assert count(jax.make_jaxpr(network.init)(KEY, jnp.zeros(4)).jaxpr, "random_bits") == 1

@@ -1,11 +1,14 @@
 """Advantages against a slow twin, a pencil, their reductions and verl's numbers. Axes: T time, B environments."""
 
+import json
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from rlx.ops import explained_variance, gae
+from rlx.ops import explained_variance, gae, mean_return, reward_to_go, standardize
 
 T, B = 12, 16
 JIT = jax.jit(gae)
@@ -104,3 +107,59 @@ def test_gae_equals_verl(vectors):
 )
 def test_explained_variance(value, target, expected):
     np.testing.assert_allclose(explained_variance(jnp.array(value), jnp.array(target)), expected, atol=1e-6)
+
+
+def test_standardize():
+    np.testing.assert_allclose(standardize(jnp.array([1.0, 2, 6])), np.array([-2, -1, 3]) / np.sqrt(14 / 3), rtol=1e-6)
+    np.testing.assert_allclose(standardize(jnp.array([[1.0, 3], [10.0, 30]]), axis=1), [[-1, 1], [-1, 1]], rtol=1e-6)
+    np.testing.assert_array_equal(standardize(jnp.full(5, 3.0)), 0)  # nothing to tell apart, and no NaN
+
+
+def test_reward_to_go_by_pencil():
+    """Discount 1/2, rewards 1, 2, 4, 8; what is beyond a cut is worth 100, and only there."""
+    reward, beyond = jnp.array([1.0, 2, 4, 8]), jnp.full(4, 100.0)
+    flags = {"goes on": (None, None), "terminated": (1, None), "truncated": (None, 1), "both": (1, 1)}
+    expected = {
+        "goes on": [10.25, 18.5, 33.0, 58.0],
+        "terminated": [2.0, 2.0, 33.0, 58.0],
+        "truncated": [27.0, 52.0, 33.0, 58.0],
+        "both": [2.0, 2.0, 33.0, 58.0],  # termination wins
+    }
+    for name, (end, cut) in flags.items():
+        found = reward_to_go(reward, beyond, *(jnp.arange(4) == (-1 if t is None else t) for t in (end, cut)), 0.5)
+        np.testing.assert_allclose(found, expected[name], err_msg=name)
+
+
+def test_reward_to_go_is_gae_at_trace_one():
+    reward, value, next_value, terminated, truncated = random_rollout(2)
+    goes_on = ~(terminated | truncated)[:-1]
+    next_value[:-1][goes_on] = value[1:][goes_on]
+    returns = reward_to_go(reward, next_value, terminated, truncated, 0.9)
+    advantage = gae(reward, value, next_value, terminated, truncated, 0.9, 1.0)
+    np.testing.assert_allclose(returns, advantage + value, rtol=1e-5, atol=1e-5)
+    assert not np.any(jax.grad(lambda r: reward_to_go(r, next_value, terminated, truncated, 0.9).sum())(reward))
+
+
+def test_mean_return_agrees_with_itself():
+    reward, _, _, terminated, truncated = random_rollout(3)
+    c = mean_return(reward, terminated, truncated, 0.95)
+    returns = reward_to_go(reward, jnp.full_like(reward, c), terminated, truncated, 0.95)
+    np.testing.assert_allclose(returns.mean(), c, rtol=1e-5)
+
+
+@pytest.mark.parametrize("steps", [1, 4, 9])
+def test_mean_return_of_a_task_without_end_does_not_depend_on_the_cut(steps):
+    never, cut = jnp.zeros((steps, 2), bool), jnp.zeros((steps, 2), bool).at[steps // 2, 1].set(True)
+    np.testing.assert_allclose(mean_return(jnp.ones((steps, 2)), never, cut, 0.9), 10.0, rtol=1e-5)
+    assert mean_return(jnp.ones((steps, 2)), never, cut, 1.0) == 0  # nothing bounds it
+
+
+def test_returns_equal_rlax():
+    data = json.loads((Path(__file__).parents[1] / "data" / "rlax_returns.json").read_text())
+    columns = {name: np.array(column, np.float32) for name, column in data["inputs"].items()}
+    ends = columns["discount"] == 0
+    cut = np.zeros_like(ends)
+    found = reward_to_go(columns["reward"], columns["next_value"], ends, cut, 0.9)
+    np.testing.assert_allclose(found, data["discounted_returns"], rtol=1e-5)
+    advantage = gae(columns["reward"], columns["value"], columns["next_value"], ends, cut, 0.9, 0.8)
+    np.testing.assert_allclose(advantage, data["truncated_generalized_advantage_estimation"], rtol=1e-4, atol=1e-6)

@@ -5,6 +5,16 @@ import gc
 from rlx import envs, nets, ops
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
+from rlx.algorithms.sac import (
+    SACConfig,
+    SACState,
+    sac,
+    sac_actor_loss,
+    sac_critic_loss,
+    sac_target,
+    temperature_loss,
+    value_and_entropy,
+)
 from rlx.core.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -42,6 +52,8 @@ __all__ = [
     "Priorities",
     "Replay",
     "RolloutState",
+    "SACConfig",
+    "SACState",
     "Step",
     "Transition",
     "VectorEnv",
@@ -67,9 +79,15 @@ __all__ = [
     "ppo_loss",
     "restart_environments",
     "rollout",
+    "sac",
+    "sac_actor_loss",
+    "sac_critic_loss",
+    "sac_target",
     "save_checkpoint",
     "start_rollout",
+    "temperature_loss",
     "train",
     "uniform_policy",
+    "value_and_entropy",
     "vectorize",
 ]

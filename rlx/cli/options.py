@@ -142,6 +142,24 @@ def build_dqn(
     return rlx.dqn(env, networks[0], optimizer.build(updates * config.gradient_steps), config)
 
 
+def soft_actor_and_critic(env: Env | Gymnasium, config: NetworkConfig) -> tuple[Network, ...]:
+    """Make SAC's policy and twin critics, for continuous or discrete actions as the spaces have it."""
+    sizes = config.hidden, config.activation
+    return rlx.nets.soft_actor(env, *sizes), rlx.nets.q_critic(env, *sizes)
+
+
+def build_sac(
+    env: Env | Gymnasium,
+    networks: tuple[Network, ...],
+    optimizer: OptimizerConfig,
+    config: rlx.SACConfig,
+    updates: int,
+) -> Algorithm:
+    """Make SAC."""
+    actor, critic = networks
+    return rlx.sac(env, actor, critic, optimizer.build(updates * config.gradient_steps), config)
+
+
 ALGORITHMS = {
     "dqn": Entry(
         rlx.DQNConfig,
@@ -152,6 +170,13 @@ ALGORITHMS = {
         policy=lambda state: (state.learner.params, None),
     ),
     "ppo": Entry(rlx.PPOConfig, build_ppo, actor_critic),
+    "sac": Entry(
+        rlx.SACConfig,
+        build_sac,
+        soft_actor_and_critic,
+        prefill=lambda config: config.prefill,
+        policy=lambda state: (state.actor.params, None),
+    ),
 }
 
 
@@ -227,8 +252,16 @@ class Spec:
 
 
 def read_presets() -> dict[str, dict[str, dict[str, Any]]]:
-    """Give the tuned values: algorithm, environment, field; `default` is every environment's."""
-    return tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text())
+    """Give the tuned values: algorithm, environment, field; `default` is every environment's; "none" is None."""
+    found = tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text())
+    none = {"none": None}  # TOML has no word for it
+    return {
+        algorithm: {
+            env: {name: none.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+            for env, values in envs.items()
+        }
+        for algorithm, envs in found.items()
+    }
 
 
 def preset(algorithm: str, env: str) -> Spec:

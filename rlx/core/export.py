@@ -16,6 +16,7 @@ from gymnasium import spaces
 from rlx.core import numpy_policy
 from rlx.core.normalize import Moments
 from rlx.envs.vectorize import box_scale
+from rlx.nets.action_value import LOG_SCALE, PolicyNetwork
 from rlx.nets.actor_critic import ActorCritic
 from rlx.nets.inputs import Input, channels_first, convolutions_for, network_inputs, split_mask
 from rlx.types import Algorithm, PyTree, Spaces
@@ -29,7 +30,7 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
     Args:
         folder: made if need be; files of these names are replaced.
         env: what it was trained in, for its spaces.
-        network: an `ActorCritic`.
+        network: an `ActorCritic`, or a `PolicyNetwork` as SAC, TD3 and DDPG have.
         params: of the network.
         moments: running statistics of observations, as in `PPOState.observation_moments`.
 
@@ -37,8 +38,10 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
         ValueError: a network of another kind: `export_jax` takes every one.
         OSError: no space on the disk, or no place to write; files that were there stay.
     """
-    if not isinstance(network, ActorCritic):
-        raise ValueError(f"{type(network).__name__} cannot be written in NumPy, only ActorCritic: use export_jax")
+    if not isinstance(network, ActorCritic | PolicyNetwork):
+        raise ValueError(
+            f"{type(network).__name__} cannot be written in NumPy, only ActorCritic and PolicyNetwork: use export_jax"
+        )
     inputs = network_inputs(env.observation_space)
     weights = params["params"]
     arrays = _actor(weights["mlps"]["actor"]) | _statistics(moments, len(inputs))
@@ -46,9 +49,10 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
         if part.kind == "image":
             arrays |= {f"cnn_{index}_{name}": x for name, x in weights["features"][f"cnn_{index}"].items()}
     action, scale = _action(env.action_space)
-    if scale:
-        arrays |= scale | {"log_scale": weights["head"]["log_scale"]}
+    arrays |= scale | weights.get("head", {})  # a NormalHead has a parameter
     spec = action | {
+        "head": type(network.head).__name__,
+        "log_scale_bounds": LOG_SCALE,
         "inputs": [_input(part) for part in inputs],
         "layers": len(weights["mlps"]["actor"]),
         "activation": network.activation,

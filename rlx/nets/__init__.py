@@ -1,5 +1,14 @@
 """Networks in flax linen."""
 
+from rlx.nets.action_value import (
+    PolicyNetwork,
+    QCritic,
+    TanhHead,
+    TanhNormalHead,
+    deterministic_actor,
+    q_critic,
+    soft_actor,
+)
 from rlx.nets.actor_critic import (
     ActorCritic,
     CategoricalHead,
@@ -21,10 +30,17 @@ __all__ = [
     "Features",
     "MultiCategoricalHead",
     "NormalHead",
+    "PolicyNetwork",
+    "QCritic",
     "QNetwork",
+    "TanhHead",
+    "TanhNormalHead",
     "actor_critic",
+    "deterministic_actor",
     "from_nnx",
     "network_inputs",
     "policy_head",
+    "q_critic",
     "q_network",
+    "soft_actor",
 ]

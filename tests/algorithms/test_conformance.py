@@ -61,6 +61,20 @@ def dqn(env, config, **options):
     return algorithm, value
 
 
+def sac(env, config):
+    actor, critic = rlx.nets.soft_actor(env, (16,)), rlx.nets.q_critic(env, (16,))
+    algorithm = rlx.sac(env, actor, critic, optax.adam(1e-2), config)
+
+    def value(state, observation):
+        policy = actor.apply(state.actor.params, observation)
+        judge = functools.partial(critic.apply, state.critic.params)
+        if isinstance(policy, rlx.ops.TanhNormal):
+            return jnp.min(judge(observation, policy.mode()), axis=0)
+        return rlx.value_and_entropy(policy, judge, observation, KEY)[0]
+
+    return algorithm, value
+
+
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "entropy_coef": 0.01, "clip": 0.05}
 PROBE = {"num_envs": 8, "num_steps": 16, "num_epochs": 4, "discount": 0.9, "trace": 0.8, "clip": 0.2}
 PROBE |= {"entropy_coef": 0.0}
@@ -83,6 +97,9 @@ DQN = REPLAY | {"gradient_steps": 4, "target_every": 3, "tau": 0.5, "epsilon_end
 DQN |= {"n_step": 2, "huber": 0.1, "priority_exponent": 0.6}
 DQN_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
 DQN_PROBE |= {"discount": 0.9, "huber": 1.0, "tau": 1.0, "target_every": 8, "epsilon_steps": 1000}
+SAC = REPLAY | {"gradient_steps": 4, "tau": 0.5, "n_step": 2, "target_entropy": -0.5}
+SAC_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
+SAC_PROBE |= {"discount": 0.9, "n_step": 1, "tau": 0.2, "temperature": 0.001}  # too cold for entropy to add to a value
 CASES = {
     "dqn": Case(dqn, CARTPOLE, rlx.DQNConfig(**DQN), DQN_PROBE, DISCRETE, max_steps=500),
     "dqn-plain": Case(
@@ -111,6 +128,24 @@ CASES = {
         PROBE | RAW,
         CONTINUOUS,
         max_steps=600,
+    ),
+    "sac": Case(
+        sac,
+        PENDULUM,
+        rlx.SACConfig(**SAC),
+        SAC_PROBE,
+        [*CONTINUOUS, probes.Clock(True)],
+        lambda state: state.actor.params,
+        500,
+    ),
+    "sac-discrete": Case(
+        sac,
+        CARTPOLE,
+        rlx.SACConfig(**SAC | {"target_entropy": 1.0}),
+        SAC_PROBE,
+        DISCRETE,
+        lambda state: state.actor.params,
+        500,
     ),
     "ppo-mixed": Case(
         ppo,

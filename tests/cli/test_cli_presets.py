@@ -14,7 +14,7 @@ def test_table_fits_the_terminal(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert out.startswith("algorithm")
     for algorithm, envs in read_presets().items():
-        for env in envs:
+        for env in envs.keys() - {"default"}:
             (line,) = [line for line in out.splitlines() if line.startswith(f"{algorithm} ") and f" {env} " in line]
             assert f" {preset(algorithm, env).run.steps:,} " in line
     assert max(map(len, out.splitlines())) <= 80

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rlx
+from rlx.cli.algorithms import ALGORITHMS
 from rlx.cli.export import export
 from rlx.cli.metrics import failed_seeds, read_rows
-from rlx.cli.options import ALGORITHMS, Spec, preset
 from rlx.cli.parsing import (
     UsageError,
     default_folder,
@@ -30,6 +30,7 @@ from rlx.cli.presets import presets
 from rlx.cli.processes import alone, catch_signals, groups, train_parts, use_compilation_cache
 from rlx.cli.progress import progress_bar
 from rlx.cli.report import Clock, describe, finish, statistics, write_json
+from rlx.cli.spec import Spec, preset
 from rlx.cli.sweep import sweep
 from rlx.cli.tensorboard import require_tensorboard
 from rlx.cli.train import EPISODES, evaluate_group, make_group, restore, state_of, warn

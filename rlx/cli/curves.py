@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rlx.cli.metrics import failed_seeds, read_rows
-from rlx.cli.options import Spec
+from rlx.cli.spec import Spec
 
 RETURN = "episode_return"  # the metric that a learning curve shows
 # Okabe and Ito's colours, told apart by the colour-blind too; all of them once per line style

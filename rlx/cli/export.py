@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import rlx
+from rlx.cli.algorithms import ALGORITHMS
 from rlx.cli.metrics import failed_seeds, read_rows
-from rlx.cli.options import ALGORITHMS
 from rlx.cli.parsing import UsageError, one_folder, parse, read_spec, user_errors
 from rlx.cli.processes import groups
 from rlx.cli.train import make_group, restore, state_of, warn

@@ -13,7 +13,7 @@ from typing import Any
 
 import gymnasium as gym
 
-from rlx.cli.options import Spec
+from rlx.cli.spec import Spec
 from rlx.envs.host import unknown
 
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from rlx.cli.curves import RETURN, Curve, draw_curves, make_curve, read_parts
 from rlx.cli.metrics import metric_names
-from rlx.cli.options import Spec
 from rlx.cli.parsing import UsageError, leading_words, parse, read_spec
+from rlx.cli.spec import Spec
 from rlx.cli.train import warn
 from rlx.envs.host import unknown
 

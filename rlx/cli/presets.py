@@ -9,8 +9,9 @@ import textwrap
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from rlx.cli.options import ALGORITHMS, fill, read_presets
+from rlx.cli.algorithms import ALGORITHMS
 from rlx.cli.parsing import UsageError, leading_words, parse
+from rlx.cli.spec import fill, read_presets
 from rlx.envs.host import unknown
 
 

@@ -19,8 +19,8 @@ from typing import Any
 import jax
 
 from rlx.cli.metrics import metric_names, read_rows
-from rlx.cli.options import Spec
 from rlx.cli.parsing import UsageError
+from rlx.cli.spec import Spec
 from rlx.cli.train import Outcome, train_group, warn
 from rlx.envs.host import Gymnasium
 

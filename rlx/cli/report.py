@@ -19,7 +19,7 @@ import numpy as np
 
 import rlx
 from rlx.cli.curves import RETURN, draw_curves, make_curve, read_parts
-from rlx.cli.options import Spec
+from rlx.cli.spec import Spec
 from rlx.cli.train import Outcome, warn
 from rlx.envs.host import Gymnasium
 

@@ -14,10 +14,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from rlx.cli.options import RunOptions, Spec, preset
+from rlx.cli.options import RunOptions
 from rlx.cli.parsing import UsageError, default_folder, make_folder, parse, user_errors, what_where
 from rlx.cli.processes import catch_signals
 from rlx.cli.report import Clock, provenance, statistics, write_json
+from rlx.cli.spec import Spec, preset
 from rlx.cli.sweep_plot import draw_sweep
 from rlx.cli.train import EPISODES, make_group, warn
 from rlx.cli.trials import Trial, describe_value, describe_values, ranked, train_alone, train_together

@@ -17,7 +17,8 @@ import numpy as np
 
 from rlx.cli.log import MetricsLog
 from rlx.cli.metrics import failed_seeds, find_failed, keep_rows, per_seed, summarize
-from rlx.cli.options import RunOptions, Spec
+from rlx.cli.options import RunOptions
+from rlx.cli.spec import Spec
 from rlx.cli.stopwatch import Stopwatch
 from rlx.core.checkpoint import (
     CheckpointError,

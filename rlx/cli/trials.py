@@ -15,10 +15,10 @@ import numpy as np
 
 import rlx
 from rlx.cli.metrics import find_failed, metric_names, per_seed, summarize
-from rlx.cli.options import Spec
 from rlx.cli.processes import Stop, alone, groups, train_parts
 from rlx.cli.progress import progress_bar
 from rlx.cli.report import Clock, finish, write_json
+from rlx.cli.spec import Spec
 from rlx.cli.stopwatch import Stopwatch
 from rlx.cli.train import EPISODES, Outcome, chunk_updates, evaluation_keys, warn
 from rlx.cli.vary import traced, with_values

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from rlx.cli.options import Spec
 from rlx.cli.parsing import UsageError, parse
+from rlx.cli.spec import Spec
 from rlx.envs.host import Gymnasium, unknown
 
 PARTS = ("config", "optimizer", "network")  # of a Spec: whose fields can vary

@@ -16,8 +16,9 @@ from gymnasium import spaces
 from rlx.core import numpy_policy
 from rlx.core.normalize import Moments
 from rlx.envs.vectorize import box_scale
-from rlx.nets.actor_critic import Actor, ActorCritic
+from rlx.nets.actor_critic import LOG_SCALE, Actor, ActorCritic
 from rlx.nets.inputs import Input, channels_first, convolutions_for, network_inputs, split_mask
+from rlx.nets.q_network import QNetwork
 from rlx.types import Algorithm, PyTree, Spaces
 
 
@@ -29,7 +30,7 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
     Args:
         folder: made if need be; files of these names are replaced.
         env: what it was trained in, for its spaces.
-        network: an `ActorCritic`, or an `Actor` alone.
+        network: an `ActorCritic`, an `Actor` alone, or a `QNetwork`, whose best action is taken.
         params: of the network.
         moments: running statistics of observations, as a state's `observation_moments`.
 
@@ -37,21 +38,23 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
         ValueError: a network of another kind: `export_jax` takes every one.
         OSError: no space on the disk, or no place to write; files that were there stay.
     """
-    if not isinstance(network, ActorCritic | Actor):
+    if not isinstance(network, ActorCritic | Actor | QNetwork):
         name = type(network).__name__
-        raise ValueError(f"{name} cannot be written in NumPy, only ActorCritic and Actor: use export_jax")
+        raise ValueError(f"{name} cannot be written in NumPy, only ActorCritic, Actor and QNetwork: use export_jax")
     inputs = network_inputs(env.observation_space)
     weights = params["params"]
-    arrays = _actor(weights["mlps"]["actor"]) | _statistics(moments, len(inputs))
+    layers = _advantages(network, weights["mlps"]) if isinstance(network, QNetwork) else weights["mlps"]["actor"]
+    arrays = _numbered(layers) | _statistics(moments, len(inputs))
     for index, part in enumerate(inputs):
         if part.kind == "image":
             arrays |= {f"cnn_{index}_{name}": x for name, x in weights["features"][f"cnn_{index}"].items()}
     action, scale = _action(env.action_space)
-    if scale:
-        arrays |= scale | {"log_scale": weights["head"]["log_scale"]}
+    arrays |= scale | weights.get("head", {})  # a NormalHead has a parameter
     spec = action | {
+        "head": "QNetwork" if isinstance(network, QNetwork) else type(network.head).__name__,
+        "log_scale_bounds": LOG_SCALE,
         "inputs": [_input(part) for part in inputs],
-        "layers": len(weights["mlps"]["actor"]),
+        "layers": len(layers),
         "activation": network.activation,
     }
     content = io.BytesIO()
@@ -95,8 +98,19 @@ def _write(file: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _actor(layers: PyTree) -> dict[str, jax.Array]:
+def _numbered(layers: PyTree) -> dict[str, jax.Array]:
     return {f"{name}_{index}": x for index, layer in layers.items() for name, x in layer.items()}
+
+
+def _advantages(network: QNetwork, mlps: PyTree) -> PyTree:
+    """The MLP whose largest output is the best action: the values, but for what is the same for all actions.
+
+    Of dueling streams that is the advantage's; of quantiles the mean, which a last layer can take.
+    """
+    parts = ("shared", "advantage") if network.dueling else ("values",)
+    layers = [layer for part in parts for layer in mlps.get(part, {}).values()]
+    last = {name: x.reshape(*x.shape[:-1], -1, network.actions).mean(axis=-2) for name, x in layers[-1].items()}
+    return {str(index): layer for index, layer in enumerate([*layers[:-1], last])}
 
 
 def _statistics(moments: PyTree, count: int) -> dict[str, jax.Array]:

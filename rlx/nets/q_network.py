@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from gymnasium import spaces
 
-from rlx.nets.actor_critic import vector_or_inputs
-from rlx.nets.inputs import Features, Input, split_mask
+from rlx.nets.actor_critic import encode, vector_or_inputs
+from rlx.nets.inputs import Input
 from rlx.nets.mlp import ACTIVATIONS, apply_mlp, init_mlps, parameter
 from rlx.ops.distributions import mask_logits
 from rlx.ops.td import Quantiles
@@ -43,8 +43,7 @@ class QNetwork(nn.Module):
     @nn.compact
     def __call__(self, observation: Any) -> jax.Array | Quantiles:
         """An observation with any leading axes -> values `[..., A]`, or quantiles `[..., A, Q]`."""
-        observation, mask = split_mask(observation)
-        x = observation if self.inputs is None else Features(self.inputs, name="features")(observation)
+        x, mask = encode(self.inputs, observation)
         width = self.quantiles or 1
         values = self._dueling(x, width) if self.dueling else self._plain(x, width)
         values = values.reshape(*values.shape[:-1], width, self.actions)

@@ -102,6 +102,20 @@ def dqn(env, config, **options):
     return algorithm, value
 
 
+def sac(env, config):
+    actor, critic = rlx.nets.soft_actor(env, (16,)), rlx.nets.q_critic(env, (16,))
+    algorithm = rlx.sac(env, actor, critic, optax.adam(1e-2), config)
+
+    def value(state, observation):
+        policy = actor.apply(state.actor.params, observation)
+        judge = functools.partial(critic.apply, state.critic.params)
+        if isinstance(policy, rlx.ops.TanhNormal):
+            return jnp.min(judge(observation, policy.mode()), axis=0)
+        return rlx.value_and_entropy(policy, judge, observation, KEY)[0]
+
+    return algorithm, value
+
+
 ppo = functools.partial(actor_critic, rlx.ppo)
 a2c = functools.partial(actor_critic, rlx.a2c)
 reinforce = functools.partial(actor_critic, rlx.reinforce)
@@ -135,6 +149,10 @@ REGION = {"num_envs": 2, "num_steps": 8, "critic_epochs": 2, "critic_minibatches
 REGION |= {"cg_iterations": 2, "cg_tolerance": 0.5, "line_search_tries": 2}  # each of them binds
 REGION_PROBE = {"num_envs": 8, "num_steps": 16, "critic_epochs": 4, "critic_minibatches": 4, "discount": 0.9}
 REGION_PROBE |= {"trace": 0.8, "max_kl": 0.02, "cg_iterations": 10, "cg_tolerance": 1e-5, "line_search_tries": 10}
+
+SAC = REPLAY | {"gradient_steps": 4, "tau": 0.5, "n_step": 2, "target_entropy": -0.5}
+SAC_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
+SAC_PROBE |= {"discount": 0.9, "n_step": 1, "tau": 0.2, "temperature": 0.001}  # too cold for entropy to add to a value
 
 
 def actor_of(state):
@@ -170,6 +188,24 @@ CASES = {
         PROBE | RAW,
         CONTINUOUS,
         max_steps=600,
+    ),
+    "sac": Case(
+        sac,
+        PENDULUM,
+        rlx.SACConfig(**SAC),
+        SAC_PROBE,
+        [*CONTINUOUS, probes.Clock(True)],
+        lambda state: state.actor.params,
+        500,
+    ),
+    "sac-discrete": Case(
+        sac,
+        CARTPOLE,
+        rlx.SACConfig(**SAC | {"target_entropy": 1.0}),
+        SAC_PROBE,
+        DISCRETE,
+        lambda state: state.actor.params,
+        500,
     ),
     "ppo-mixed": Case(
         ppo,

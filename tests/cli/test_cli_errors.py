@@ -12,8 +12,9 @@ import pytest
 from cli_runs import run, tree
 
 from rlx.cli import main
+from rlx.cli.algorithms import ALGORITHMS
 from rlx.cli.commands import EvalOptions
-from rlx.cli.options import ALGORITHMS, NetworkConfig, OptimizerConfig, RunOptions
+from rlx.cli.options import NetworkConfig, OptimizerConfig, RunOptions
 from rlx.cli.plot import PlotOptions
 from rlx.cli.presets import PresetsOptions
 from rlx.cli.sweep import SweepOptions

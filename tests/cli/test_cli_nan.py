@@ -12,7 +12,7 @@ from cli_runs import CARTPOLE, ENV_STEPS, EVERY, SEEDS, TINY, UPDATES, lines, re
 from matplotlib.image import imread
 
 import rlx
-from rlx.cli.options import ALGORITHMS, Entry, actor_critic, build_ppo
+from rlx.cli.algorithms import ALGORITHMS
 from rlx.types import Algorithm
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("nans")]
@@ -27,9 +27,9 @@ class Doomed(NamedTuple):
     doom: jax.Array
 
 
-def build_doomed(env, network, optimizer, config, updates):
+def make_doomed(*args):
     """PPO in which an environment of the seeds that $DOOMED_SEEDS names observes NaN from some update on."""
-    ppo = build_ppo(env, network, optimizer, config, updates)
+    ppo = rlx.ppo(*args)
     doomed = jnp.array([str(seed) in os.environ["DOOMED_SEEDS"] for seed in range(SEEDS)])
 
     def init(key):
@@ -51,7 +51,7 @@ def build_doomed(env, network, optimizer, config, updates):
 @pytest.fixture
 def doomed(monkeypatch):
     """Make `rlx train doomed`, and say which seeds are."""
-    monkeypatch.setitem(ALGORITHMS, "doomed", Entry(rlx.PPOConfig, build_doomed, actor_critic))
+    monkeypatch.setitem(ALGORITHMS, "doomed", ALGORITHMS["ppo"]._replace(make=make_doomed))
     return lambda *seeds: monkeypatch.setenv("DOOMED_SEEDS", " ".join(map(str, seeds)))
 
 

@@ -11,8 +11,8 @@ from cli_runs import run, tree
 from matplotlib.image import imread
 
 from rlx.cli.curves import COLOURS, Curve, bootstrap_interval, interquartile_mean, make_curve, mean
-from rlx.cli.options import preset
 from rlx.cli.plot import arrange, labels
+from rlx.cli.spec import preset
 
 
 def make_run(folder: Path, rows: list[dict], seeds: int = 2, env: str = "CartPole-v1") -> Path:

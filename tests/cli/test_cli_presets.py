@@ -5,7 +5,7 @@ import json
 import pytest
 from cli_runs import run
 
-from rlx.cli.options import preset, read_presets
+from rlx.cli.spec import preset, read_presets
 
 
 def test_table_fits_the_terminal(capsys, monkeypatch):
@@ -38,7 +38,8 @@ def test_json_is_what_train_uses(words, capsys):
     assert {(value["algorithm"], value["env"]) for value in found} == named
     for value in found:
         spec = preset(value["algorithm"], value["env"])
-        used = {**vars(spec.config), **vars(spec.optimizer), **vars(spec.network), **vars(spec.run)}
+        parts = [spec.config, spec.optimizer, spec.network, spec.run]
+            used = {name: value for part in parts if part is not None for name, value in vars(part).items()}
         assert value["steps"] == used["steps"]
         assert value["values"] == json.loads(json.dumps({name: used[name] for name in value["values"]}))
         assert all(value["values"][name] != default for name, default in value["defaults"].items())

@@ -13,9 +13,10 @@ from matplotlib.image import imread
 
 import rlx.cli.sweep
 from rlx.cli import main
-from rlx.cli.options import OptimizerConfig, preset
+from rlx.cli.options import OptimizerConfig
 from rlx.cli.parsing import read_spec
 from rlx.cli.processes import Stop
+from rlx.cli.spec import preset
 from rlx.cli.sweep import SHOWN, SweepOptions, describe_trial, table
 from rlx.cli.trials import Trial, ranked
 from rlx.cli.vary import Range, configurations, programs, read_vary, with_values

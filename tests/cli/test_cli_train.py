@@ -34,9 +34,10 @@ from scipy import stats
 
 import rlx
 import rlx.cli.train
+from rlx.cli.algorithms import ALGORITHMS
 from rlx.cli.commands import progress_bar, read_spec
-from rlx.cli.options import ALGORITHMS, preset
 from rlx.cli.report import statistics
+from rlx.cli.spec import preset
 from rlx.cli.train import make_group, summarize
 
 pytestmark = pytest.mark.slow

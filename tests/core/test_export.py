@@ -16,6 +16,7 @@ import pytest
 from gymnasium import spaces
 
 import rlx
+from rlx.core import numpy_policy
 from rlx.envs import probes
 
 KEY = jax.random.key(0)
@@ -87,6 +88,28 @@ def test_numpy_acts_as_jax_does(name, tmp_path):
     np.testing.assert_allclose(drawn.mean(axis=0) / spread, theirs.mean(axis=0) / spread, atol=0.12)
 
 
+@pytest.mark.parametrize("make", [rlx.nets.soft_actor, rlx.nets.deterministic_actor])
+def test_policies_of_the_box_act_as_jax_does(make, tmp_path):
+    env = Spaces(PIXELS, spaces.Box(np.float32([-2, 0]), np.float32([2, 5])))
+    network, pixels = make(env, (16,)), np.random.default_rng(0).integers(0, 256, (20, 4, 40, 44), np.uint8)
+    params = rlx.jit(network.init, once=True)(KEY, pixels)
+    params = jax.tree.map(lambda x: x + 0.1 * np.random.default_rng(x.size).normal(size=x.shape), params)  # not near 0
+    rlx.export_numpy(tmp_path, env, network, params)
+    act, to_space = exported(tmp_path), rlx.envs.action_to_space(env.action_space)
+    policy = rlx.jit(network.apply)(params, pixels)
+    drawn = np.stack([act(pixels[0], np.random.default_rng(seed)) for seed in range(2000)])
+    if isinstance(policy, rlx.ops.TanhNormal):
+        first, policy = jax.tree.map(lambda x: x[0], policy), policy.mode()
+        theirs = to_space(np.asarray(jax.vmap(first.sample)(jax.random.split(KEY, 2000))))
+        np.testing.assert_allclose(drawn.mean(axis=0), theirs.mean(axis=0), atol=0.15)
+        np.testing.assert_allclose(drawn.std(axis=0), theirs.std(axis=0), atol=0.15)
+    else:
+        assert np.ptp(drawn, axis=0).max() == 0
+    found = [act(observation) for observation in pixels]
+    np.testing.assert_allclose(found, to_space(np.asarray(policy)), rtol=1e-5, atol=1e-5)
+    assert np.ptp(found, axis=0).min() > 0.01
+
+
 def test_a_file_acts_in_gymnasium_without_jax(tmp_path):
     env = rlx.make("Pendulum-v1")
     network = rlx.nets.actor_critic(env, (8,))
@@ -137,6 +160,24 @@ def test_an_actor_alone_is_written_as_with_its_critic(name, tmp_path):
         np.testing.assert_array_equal(files[0][array], files[1][array])
 
 
+@pytest.mark.parametrize(
+    ("hidden", "options"),
+    [((8,), {}), ((8, 8), {"dueling": True}), ((8,), {"dueling": True, "quantiles": 5}), ((8, 8), {"quantiles": 5})],
+)
+def test_the_best_action_of_a_q_network(hidden, options, tmp_path):
+    env = rlx.envs.CartPole()
+    network = rlx.nets.q_network(env, hidden, **options)
+    observations = jax.random.normal(KEY, (50, 4)) * 3
+    params = rlx.jit(network.init, once=True)(KEY, observations)
+    rlx.export_numpy(tmp_path, env, network, params)
+    act = numpy_policy.load(tmp_path / "policy.npz")
+    best = rlx.ops.mean_values(network.apply(params, observations)).argmax(axis=-1)
+    assert 0 < best.sum() < 50
+    np.testing.assert_array_equal([act(observation) for observation in np.asarray(observations)], best)
+    with pytest.raises(ValueError, match="no policy to draw from"):
+        act(np.zeros(4), np.random.default_rng(0))
+
+
 @pytest.mark.parametrize("env", [rlx.envs.CartPole(), probes.Mixed()], ids=["cartpole", "mixed"])
 def test_any_policy_goes_through_jax_export(env, tmp_path):
     algorithm = rlx.ppo(env, rlx.nets.actor_critic(env, (4,)), optax.sgd(0.1), rlx.PPOConfig(num_envs=2, num_steps=8))
@@ -150,7 +191,7 @@ def test_any_policy_goes_through_jax_export(env, tmp_path):
 
 
 def test_other_networks_are_refused(tmp_path):
-    with pytest.raises(ValueError, match="MLP cannot be written in NumPy, only ActorCritic and Actor: use export_jax"):
+    with pytest.raises(ValueError, match="MLP cannot be written in NumPy, only ActorCritic, Actor and QNetwork: use"):
         rlx.export_numpy(tmp_path, rlx.envs.CartPole(), rlx.nets.MLP((4,), 2), {})
     assert not any(tmp_path.iterdir())
 

@@ -39,7 +39,7 @@ def test_json_is_what_train_uses(words, capsys):
     for value in found:
         spec = preset(value["algorithm"], value["env"])
         parts = [spec.config, spec.optimizer, spec.network, spec.run]
-            used = {name: value for part in parts if part is not None for name, value in vars(part).items()}
+        used = {name: value for part in parts if part is not None for name, value in vars(part).items()}
         assert value["steps"] == used["steps"]
         assert value["values"] == json.loads(json.dumps({name: used[name] for name in value["values"]}))
         assert all(value["values"][name] != default for name, default in value["defaults"].items())

@@ -7,7 +7,18 @@ from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
+from rlx.algorithms.sac import (
+    SACConfig,
+    SACState,
+    sac,
+    sac_actor_loss,
+    sac_critic_loss,
+    sac_target,
+    temperature_loss,
+    value_and_entropy,
+)
 from rlx.algorithms.tabular import TabularConfig, TabularState, td_control
+from rlx.algorithms.td3 import TD3Config, TD3State, td3, td3_actor_loss, td3_critic_loss, td3_target
 from rlx.algorithms.trpo import TRPOConfig, TRPOState, trpo
 from rlx.core.checkpoint import (
     CheckpointError,
@@ -51,7 +62,11 @@ __all__ = [
     "ReinforceState",
     "Replay",
     "RolloutState",
+    "SACConfig",
+    "SACState",
     "Step",
+    "TD3Config",
+    "TD3State",
     "TRPOConfig",
     "TRPOState",
     "TabularConfig",
@@ -85,13 +100,23 @@ __all__ = [
     "reinforce_loss",
     "restart_environments",
     "rollout",
+    "sac",
+    "sac_actor_loss",
+    "sac_critic_loss",
+    "sac_target",
     "save_checkpoint",
     "select",
     "start_rollout",
     "sweep",
+    "td3",
+    "td3_actor_loss",
+    "td3_critic_loss",
+    "td3_target",
     "td_control",
+    "temperature_loss",
     "train",
     "trpo",
     "uniform_policy",
+    "value_and_entropy",
     "vectorize",
 ]

@@ -6,6 +6,7 @@ import dataclasses
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -193,7 +194,35 @@ def tabular(target: Callable) -> Entry:
     return Entry(rlx.TabularConfig, build, lambda env, config: (), network=None)
 
 
+def soft_actor_and_critic(env: Env | Gymnasium, config: NetworkConfig) -> tuple[Network, ...]:
+    """Make SAC's policy and twin critics, for continuous or discrete actions as the spaces have it."""
+    sizes = config.hidden, config.activation
+    return rlx.nets.soft_actor(env, *sizes), rlx.nets.q_critic(env, *sizes)
+
+
+def deterministic_actor_and_critic(
+    env: Env | Gymnasium, config: NetworkConfig, critics: int = 2
+) -> tuple[Network, ...]:
+    """Make the policy and the critics of TD3, or of DDPG, which has one."""
+    sizes = config.hidden, config.activation
+    return rlx.nets.deterministic_actor(env, *sizes), rlx.nets.q_critic(env, *sizes, critics)
+
+
+def off_policy(config: type, make: Callable, networks: Callable) -> Entry:
+    """SAC and its relatives: an actor and critics that learn from a replay."""
+
+    def build(
+        env: Env | Gymnasium, networks: tuple[Network, ...], optimizer: OptimizerConfig, config: Any, updates: int
+    ) -> Algorithm:
+        actor, critic = networks
+        return make(env, actor, critic, optimizer.build(updates * config.gradient_steps), config)
+
+    prefill, policy = lambda config: config.prefill, lambda state: (state.actor.params, None)
+    return Entry(config, build, networks, prefill=prefill, policy=policy)
+
+
 ALGORITHMS = {
+    "ddpg": off_policy(rlx.TD3Config, rlx.td3, partial(deterministic_actor_and_critic, critics=1)),
     "dqn": Entry(
         rlx.DQNConfig,
         build_dqn,
@@ -215,6 +244,8 @@ ALGORITHMS = {
         actor_and_critic,
         policy=lambda state: (state.actor, state.observation_moments),
     ),
+    "sac": off_policy(rlx.SACConfig, rlx.sac, soft_actor_and_critic),
+    "td3": off_policy(rlx.TD3Config, rlx.td3, deterministic_actor_and_critic),
 }
 
 
@@ -290,8 +321,16 @@ class Spec:
 
 
 def read_presets() -> dict[str, dict[str, dict[str, Any]]]:
-    """Give the tuned values: algorithm, environment, field; `default` is every environment's."""
-    return tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text())
+    """Give the tuned values: algorithm, environment, field; `default` is every environment's; "none" is None."""
+    found = tomllib.loads(files("rlx.cli").joinpath("presets.toml").read_text())
+    none = {"none": None}  # TOML has no word for it
+    return {
+        algorithm: {
+            env: {name: none.get(value, value) if isinstance(value, str) else value for name, value in values.items()}
+            for env, values in envs.items()
+        }
+        for algorithm, envs in found.items()
+    }
 
 
 def preset(algorithm: str, env: str) -> Spec:

@@ -16,7 +16,7 @@ from gymnasium import spaces
 from rlx.core import numpy_policy
 from rlx.core.normalize import Moments
 from rlx.envs.vectorize import box_scale
-from rlx.nets.actor_critic import Actor, ActorCritic
+from rlx.nets.actor_critic import LOG_SCALE, Actor, ActorCritic
 from rlx.nets.inputs import Input, channels_first, convolutions_for, network_inputs, split_mask
 from rlx.types import Algorithm, PyTree, Spaces
 
@@ -47,9 +47,10 @@ def export_numpy(folder: Path, env: Spaces, network: Any, params: PyTree, moment
         if part.kind == "image":
             arrays |= {f"cnn_{index}_{name}": x for name, x in weights["features"][f"cnn_{index}"].items()}
     action, scale = _action(env.action_space)
-    if scale:
-        arrays |= scale | {"log_scale": weights["head"]["log_scale"]}
+    arrays |= scale | weights.get("head", {})  # a NormalHead has a parameter
     spec = action | {
+        "head": type(network.head).__name__,
+        "log_scale_bounds": LOG_SCALE,
         "inputs": [_input(part) for part in inputs],
         "layers": len(weights["mlps"]["actor"]),
         "activation": network.activation,

@@ -89,8 +89,7 @@ def convolve(x, kernel, stride):
 def decide(spec, arrays, x, mask, generator):
     """Turn the actor's outputs into an action: the most probable, or one drawn with `generator`."""
     if spec["action"] == "box":
-        if generator is not None:
-            x = x + np.exp(arrays["log_scale"]) * generator.standard_normal(x.shape).astype(np.float32)
+        x = numbers(spec, arrays, x, generator)
         action = x.clip(arrays["lowest"], arrays["highest"]) * arrays["half"] + arrays["middle"]
         return action.astype(spec["dtype"]).reshape(spec["shape"])
     choices, start = [], 0
@@ -104,6 +103,17 @@ def decide(spec, arrays, x, mask, generator):
         start += size
     action = np.array(choices, spec["dtype"]) + np.array(spec["starts"], spec["dtype"])
     return int(action[0]) if spec["action"] == "one" else action.reshape(spec["shape"])
+
+
+def numbers(spec, arrays, x, generator):
+    """A continuous action as the policy draws it; one that draws from nothing has its action alone."""
+    log_scale = arrays.get("log_scale")
+    if spec["head"] == "TanhNormalHead":
+        x, log_scale = np.split(x, 2)
+        log_scale = log_scale.clip(*spec["log_scale_bounds"])
+    if generator is not None and log_scale is not None:
+        x = x + np.exp(log_scale) * generator.standard_normal(x.shape).astype(np.float32)
+    return x if spec["head"] == "NormalHead" else np.tanh(x)
 
 
 ACTIVATIONS = {

@@ -1,5 +1,6 @@
 """Networks in flax linen."""
 
+from rlx.nets.action_value import QCritic, deterministic_actor, q_critic, soft_actor
 from rlx.nets.actor_critic import (
     Actor,
     ActorCritic,
@@ -7,6 +8,8 @@ from rlx.nets.actor_critic import (
     Critic,
     MultiCategoricalHead,
     NormalHead,
+    TanhHead,
+    TanhNormalHead,
     actor,
     actor_critic,
     critic,
@@ -27,12 +30,18 @@ __all__ = [
     "Features",
     "MultiCategoricalHead",
     "NormalHead",
+    "QCritic",
     "QNetwork",
+    "TanhHead",
+    "TanhNormalHead",
     "actor",
     "actor_critic",
     "critic",
+    "deterministic_actor",
     "from_nnx",
     "network_inputs",
     "policy_head",
+    "q_critic",
     "q_network",
+    "soft_actor",
 ]

@@ -13,7 +13,7 @@ import numpy as np
 
 from rlx.nets.inputs import Features, Input, network_inputs, split_mask
 from rlx.nets.mlp import apply_mlp, init_mlps, parameter
-from rlx.ops.distributions import Categorical, MultiCategorical, Normal, mask_logits
+from rlx.ops.distributions import Categorical, MultiCategorical, Normal, TanhNormal, mask_logits
 
 if TYPE_CHECKING:
     import gymnasium
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rlx.types import Spaces
 
 Distribution = Categorical | MultiCategorical | Normal
+LOG_SCALE = (-20.0, 2.0)  # bounds on the log of a TanhNormal's standard deviation before tanh
 
 
 class CategoricalHead(nn.Module):
@@ -68,9 +69,46 @@ class NormalHead(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> Normal:
         """`[..., D]` -> a distribution over `[..., D]`."""
-        if mask is not None:
-            raise ValueError("an action mask needs a Discrete, MultiDiscrete or MultiBinary action space")
+        refuse(mask)
         return Normal(x, self.param("log_scale", nn.initializers.zeros, (self.outputs,)))
+
+
+class TanhNormalHead(nn.Module):
+    """Outputs of the actor as mean and log standard deviation of a normal before tanh, the latter clipped to LOG_SCALE.
+
+    Attributes:
+        dimensions: D.
+    """
+
+    dimensions: int
+
+    @property
+    def outputs(self) -> int:
+        """Means, then log standard deviations."""
+        return 2 * self.dimensions
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> TanhNormal:
+        """`[..., 2 D]` -> a distribution over `[..., D]`."""
+        refuse(mask)
+        mean, log_scale = jnp.split(x, 2, axis=-1)
+        return TanhNormal(mean, jnp.clip(log_scale, *LOG_SCALE))
+
+
+class TanhHead(nn.Module):
+    """Outputs of the actor through tanh: one action, drawn from nothing."""
+
+    outputs: int
+
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
+        """`[..., D]` -> an action `[..., D]`."""
+        refuse(mask)
+        return jnp.tanh(x)
+
+
+def refuse(mask: jax.Array | None) -> None:
+    """Raise a ValueError where continuous actions have a mask."""
+    if mask is not None:
+        raise ValueError("an action mask needs a Discrete, MultiDiscrete or MultiBinary action space")
 
 
 def policy_head(action_space: gymnasium.Space) -> CategoricalHead | MultiCategoricalHead | NormalHead:
@@ -125,17 +163,17 @@ class ActorCritic(nn.Module):
 class Actor(nn.Module):
     """A policy alone: the actor of an `ActorCritic`, with the same names of parameters.
 
-    Attributes: those of `ActorCritic`.
+    Attributes: those of `ActorCritic`, and heads for actions in the box: a distribution, or with `TanhHead` an action.
     """
 
-    head: CategoricalHead | MultiCategoricalHead | NormalHead
+    head: CategoricalHead | MultiCategoricalHead | NormalHead | TanhNormalHead | TanhHead
     hidden: Sequence[int] = (64, 64)
     activation: str = "tanh"
     inputs: tuple[Input, ...] | None = None
 
     @nn.compact
-    def __call__(self, observation: Any) -> Distribution:
-        """An observation with any leading axes -> a distribution over actions."""
+    def __call__(self, observation: Any) -> Distribution | TanhNormal | jax.Array:
+        """An observation with any leading axes -> a distribution over actions, or an action."""
         x, mask = encode(self.inputs, observation)
         mlps = {"actor": ((x.shape[-1], *self.hidden, self.head.outputs), 0.01)}
         layers = parameter(self, "mlps", init_mlps, mlps)

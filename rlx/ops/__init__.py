@@ -14,7 +14,7 @@ from rlx.ops.bellman import (
     sarsa_target,
     transition_matrix,
 )
-from rlx.ops.distributions import Categorical, MultiCategorical, Normal, epsilon_greedy, mask_logits
+from rlx.ops.distributions import Categorical, MultiCategorical, Normal, TanhNormal, epsilon_greedy, mask_logits
 from rlx.ops.dynamic_programming import Solution, policy_evaluation, policy_iteration, value_iteration
 from rlx.ops.exploration import epsilon_policy, softmax_policy, ucb_policy
 from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3, policy_gradient_loss, surrogate_loss
@@ -30,6 +30,7 @@ __all__ = [
     "Normal",
     "Quantiles",
     "Solution",
+    "TanhNormal",
     "action_values",
     "bellman_expectation",
     "bellman_optimality",

@@ -42,6 +42,11 @@ class Categorical(NamedTuple):
         log_p = jnp.where(possible, log_p, 0.0)  # before the product: 0 * -inf has NaN gradients
         return -jnp.sum(jnp.where(possible, jnp.exp(log_p) * log_p, 0.0), axis=-1)
 
+    def expectation(self, values: jax.Array) -> jax.Array:
+        """Mean `[...]` of `values` `[..., A]` over the actions; impossible ones add 0, whatever their value."""
+        possible = self.logits > -jnp.inf
+        return jnp.sum(jax.nn.softmax(self.logits) * jnp.where(possible, values, 0.0), axis=-1)
+
     def kl(self, other: Categorical) -> jax.Array:
         """KL(self || other) `[...]` in nats; infinite where `other` rules out what self allows."""
         log_p, log_q = jax.nn.log_softmax(self.logits), jax.nn.log_softmax(other.logits)
@@ -146,3 +151,53 @@ class Normal(NamedTuple):
         z = (self.mean - other.mean) * jnp.exp(-other.log_scale)
         log_ratio = other.log_scale - self.log_scale
         return jnp.sum(log_ratio + 0.5 * (variance_ratio + jnp.square(z) - 1.0), axis=-1)
+
+
+class TanhNormal(NamedTuple):
+    """A continuous action in the box (-1, 1)^D: tanh of D independent normals (Haarnoja et al. 2018, arXiv 1801.01290).
+
+        a = tanh(u),   log p(a) = log N(u; mean, scale) - sum_d log(1 - tanh(u_d)^2)        (appendix C, eq. 21)
+        log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), exact and finite for every u
+
+    Densities are over that box, whatever the units of the environment's action space: `vectorize` scales the action,
+    so a torque of -2 to 2 has the log-probabilities and the entropy of one of -1 to 1. The most that the entropy can
+    be is D log 2, the uniform policy's. It has no closed form: the mean of `-log_prob` over samples estimates it.
+
+    Attributes:
+        mean: `[..., D]`, of u.
+        log_scale: `[..., D]` or `[D]`, log of the standard deviation of u.
+    """
+
+    mean: jax.Array
+    log_scale: jax.Array
+
+    def sample(self, key: jax.Array) -> jax.Array:
+        """Draw an action `[..., D]`; beyond |u| = 9 or so it is -1 or 1 in float32."""
+        return self.sample_and_log_prob(key)[0]
+
+    def sample_and_log_prob(self, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Draw an action `[..., D]`, with its log-density `[...]` in nats from u itself, exact where tanh saturates.
+
+        Gradients pass through both to the mean and the scale.
+        """
+        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        u = self.mean + jnp.exp(self.log_scale) * noise
+        return jnp.tanh(u), self._log_prob(u, noise)
+
+    def mode(self) -> jax.Array:
+        """tanh of the mean `[..., D]`: the median, and what acts greedily."""
+        return jnp.tanh(self.mean)
+
+    def log_prob(self, action: jax.Array) -> jax.Array:
+        """Log-density `[...]`, in nats, of `action` `[..., D]`; one at -1 or 1 counts as the number next to it."""
+        inside = 1.0 - jnp.finfo(action.dtype).epsneg
+        u = jnp.arctanh(jnp.clip(action, -inside, inside))
+        return self._log_prob(u, (u - self.mean) * jnp.exp(-self.log_scale))
+
+    def _log_prob(self, u: jax.Array, z: jax.Array) -> jax.Array:
+        normal = -0.5 * jnp.square(z) - self.log_scale - 0.5 * math.log(2.0 * math.pi)
+        return jnp.sum(normal - 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u)), axis=-1)
+
+    def kl(self, other: TanhNormal) -> jax.Array:
+        """KL(self || other) `[...]` in nats: that of the normals, as both go through the same tanh."""
+        return Normal(*self).kl(Normal(*other))

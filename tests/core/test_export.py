@@ -87,6 +87,28 @@ def test_numpy_acts_as_jax_does(name, tmp_path):
     np.testing.assert_allclose(drawn.mean(axis=0) / spread, theirs.mean(axis=0) / spread, atol=0.12)
 
 
+@pytest.mark.parametrize("make", [rlx.nets.soft_actor, rlx.nets.deterministic_actor])
+def test_policies_of_the_box_act_as_jax_does(make, tmp_path):
+    env = Spaces(PIXELS, spaces.Box(np.float32([-2, 0]), np.float32([2, 5])))
+    network, pixels = make(env, (16,)), np.random.default_rng(0).integers(0, 256, (20, 4, 40, 44), np.uint8)
+    params = rlx.jit(network.init, once=True)(KEY, pixels)
+    params = jax.tree.map(lambda x: x + 0.1 * np.random.default_rng(x.size).normal(size=x.shape), params)  # not near 0
+    rlx.export_numpy(tmp_path, env, network, params)
+    act, to_space = exported(tmp_path), rlx.envs.action_to_space(env.action_space)
+    policy = rlx.jit(network.apply)(params, pixels)
+    drawn = np.stack([act(pixels[0], np.random.default_rng(seed)) for seed in range(2000)])
+    if isinstance(policy, rlx.ops.TanhNormal):
+        first, policy = jax.tree.map(lambda x: x[0], policy), policy.mode()
+        theirs = to_space(np.asarray(jax.vmap(first.sample)(jax.random.split(KEY, 2000))))
+        np.testing.assert_allclose(drawn.mean(axis=0), theirs.mean(axis=0), atol=0.15)
+        np.testing.assert_allclose(drawn.std(axis=0), theirs.std(axis=0), atol=0.15)
+    else:
+        assert np.ptp(drawn, axis=0).max() == 0
+    found = [act(observation) for observation in pixels]
+    np.testing.assert_allclose(found, to_space(np.asarray(policy)), rtol=1e-5, atol=1e-5)
+    assert np.ptp(found, axis=0).min() > 0.01
+
+
 def test_a_file_acts_in_gymnasium_without_jax(tmp_path):
     env = rlx.make("Pendulum-v1")
     network = rlx.nets.actor_critic(env, (8,))

@@ -9,7 +9,7 @@ from gymnasium import spaces
 import rlx
 from rlx.envs import probes
 from rlx.nets import deterministic_actor, q_critic, soft_actor
-from rlx.nets.action_value import LOG_SCALE
+from rlx.nets.actor_critic import LOG_SCALE
 
 KEY = jax.random.key(0)
 

@@ -18,6 +18,7 @@ from rlx.algorithms.sac import (
     value_and_entropy,
 )
 from rlx.algorithms.tabular import TabularConfig, TabularState, td_control
+from rlx.algorithms.td3 import TD3Config, TD3State, td3, td3_actor_loss, td3_critic_loss, td3_target
 from rlx.algorithms.trpo import TRPOConfig, TRPOState, trpo
 from rlx.core.checkpoint import (
     CheckpointError,
@@ -64,6 +65,8 @@ __all__ = [
     "SACConfig",
     "SACState",
     "Step",
+    "TD3Config",
+    "TD3State",
     "TRPOConfig",
     "TRPOState",
     "TabularConfig",
@@ -105,6 +108,10 @@ __all__ = [
     "select",
     "start_rollout",
     "sweep",
+    "td3",
+    "td3_actor_loss",
+    "td3_critic_loss",
+    "td3_target",
     "td_control",
     "temperature_loss",
     "train",

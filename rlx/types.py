@@ -118,14 +118,17 @@ class Transition(NamedTuple):
 
 
 class Network(Protocol):
-    """A function approximator with linen's signatures; any flax linen module is one."""
+    """A function approximator with linen's signatures; any flax linen module is one.
 
-    def init(self, key: Key, observation: PyTree, /) -> PyTree:
+    Its input is an observation; that of a critic of actions an observation and an action.
+    """
+
+    def init(self, key: Key, /, *inputs: PyTree) -> PyTree:
         """Parameters, as nested dicts of arrays."""
         ...
 
-    def apply(self, params: PyTree, observation: PyTree, /) -> Any:
-        """Output for observations with any leading axes."""
+    def apply(self, params: PyTree, /, *inputs: PyTree) -> Any:
+        """Output for inputs with any leading axes."""
         ...
 
 

@@ -39,6 +39,7 @@ class SACConfig:
     batch_size: int = 256  # rows a gradient step, N; 64 to 512
     replay_size: int = 100_000  # rows the replay holds; a multiple of num_envs
     prefill: int = 1_000  # environment steps by random actions before learning begins; a multiple of num_envs
+    prefill_hold: int = 1  # steps for which each of them is held: more reaches further where rewards are rare; 1 to 50
     discount: float = 0.99  # gamma; 0.9 to 0.9999
     n_step: int = 1  # rewards before the bootstrap; 1 to 5. Above 1 it is biased, and misses entropies in between
     tau: float = 0.005  # how far each gradient step brings the target critics to the critics; 0.001 to 0.05
@@ -50,9 +51,11 @@ class SACConfig:
         """Refuse what cannot work."""
         require_finite(self)
         require_counts(self, "num_envs", "num_steps", "gradient_steps", "batch_size", "replay_size", "prefill")
-        require_counts(self, "n_step")
+        require_counts(self, "prefill_hold", "n_step")
         require_fraction(self, "discount", "tau")
         require_replay(self)
+        fits = self.prefill % (self.num_envs * self.prefill_hold) == 0
+        require(self, fits, "prefill must be a multiple of both", "prefill", "num_envs", "prefill_hold")
         require_positive(self, "init_temperature")
         require(self, self.temperature is None or self.temperature >= 0, "must not be negative", "temperature")
 
@@ -229,14 +232,14 @@ def sac(
 
     def init(key: Key) -> SACState:
         key, actor_key, critic_key, env_key = jax.random.split(key, 4)
-        rollout_state, replay = prefill(envs, explore, (), env_key, config.prefill, config.replay_size)
+        sizes = config.prefill, config.replay_size, config.prefill_hold
+        rollout_state, replay = prefill(envs, explore, (), env_key, *sizes)
         observation, action = rollout_state.observation, replay.rows.action[0]
-        actor_learner = init_learner(actor.init(actor_key, observation), optimizer)
         params = critic.init(critic_key, observation, *(() if discrete else (action,)))
-        temperature = None
-        if config.temperature is None:
-            temperature = init_learner(jnp.log(jnp.asarray(config.init_temperature, jnp.float32)), optimizer)
         target_params = jax.tree.map(jnp.copy, params)
+        actor_learner = init_learner(actor.init(actor_key, observation), optimizer)
+        log_alpha = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
+        temperature = init_learner(log_alpha, optimizer) if config.temperature is None else None
         return SACState(
             key, actor_learner, init_learner(params, optimizer), target_params, temperature, rollout_state, replay
         )

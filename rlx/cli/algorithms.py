@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import rlx
@@ -29,6 +30,14 @@ def q_network(env: Env | Gymnasium, config: QNetworkConfig) -> tuple[Network, ..
 def soft_actor_and_critic(env: Env | Gymnasium, config: NetworkConfig) -> tuple[Network, ...]:
     """Make SAC's policy and twin critics, for continuous or discrete actions as the spaces have it."""
     return tuple(make(env, config.hidden, config.activation) for make in (rlx.nets.soft_actor, rlx.nets.q_critic))
+
+
+def deterministic_actor_and_critic(
+    env: Env | Gymnasium, config: NetworkConfig, critics: int = 2
+) -> tuple[Network, ...]:
+    """Make the policy and the critics of TD3, or of DDPG, which has one."""
+    sizes = config.hidden, config.activation
+    return rlx.nets.deterministic_actor(env, *sizes), rlx.nets.q_critic(env, *sizes, critics)
 
 
 class Entry(NamedTuple):
@@ -67,25 +76,30 @@ def tabular(target: Callable) -> Entry:
     return Entry(rlx.TabularConfig, lambda env, config: rlx.td_control(env, target, config=config), network=None)
 
 
-def off_policy(config: type, make: Callable, networks: Callable, policy: Callable, **more: Any) -> Entry:
-    """A learner from a replay."""
-    return Entry(
-        config, make, lambda config: config.gradient_steps, networks, prefill=lambda c: c.prefill, policy=policy, **more
-    )
+def off_policy(config: type, make: Callable, networks: Callable, **more: Any) -> Entry:
+    """A learner from a replay; but for DQN with an actor and critics."""
+    more = {"policy": lambda state: (state.actor.params, None)} | more
+    return Entry(config, make, lambda config: config.gradient_steps, networks, prefill=lambda c: c.prefill, **more)
 
 
 ALGORITHMS = {
     "a2c": Entry(rlx.A2CConfig, rlx.a2c),
+    "ddpg": off_policy(rlx.TD3Config, rlx.td3, partial(deterministic_actor_and_critic, critics=1)),
     "dqn": off_policy(
-        rlx.DQNConfig, rlx.dqn, q_network, lambda state: (state.learner.params, None), network=QNetworkConfig
+        rlx.DQNConfig,
+        rlx.dqn,
+        q_network,
+        network=QNetworkConfig,
+        policy=lambda state: (state.learner.params, None),
     ),
     "dyna": tabular(rlx.ops.q_learning_target),
     "expected_sarsa": tabular(rlx.ops.expected_sarsa_target),
     "ppo": Entry(rlx.PPOConfig, rlx.ppo, lambda config: config.num_epochs * config.num_minibatches),
     "q_learning": tabular(rlx.ops.q_learning_target),
     "reinforce": Entry(rlx.ReinforceConfig, rlx.reinforce),
-    "sac": off_policy(rlx.SACConfig, rlx.sac, soft_actor_and_critic, lambda state: (state.actor.params, None)),
+    "sac": off_policy(rlx.SACConfig, rlx.sac, soft_actor_and_critic),
     "sarsa": tabular(rlx.ops.sarsa_target),
+    "td3": off_policy(rlx.TD3Config, rlx.td3, deterministic_actor_and_critic),
     "trpo": Entry(
         rlx.TRPOConfig,
         rlx.trpo,

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from rlx.core.config import require
 from rlx.core.rollout import Policy, RolloutState, rollout, start_rollout
@@ -201,7 +202,7 @@ def importance_weights(probability: jax.Array, count: jax.Array, exponent: float
 
 
 def prefill(
-    env: VectorEnv, policy: Policy, actor: PyTree, key: Key, rows: int, capacity: int
+    env: VectorEnv, policy: Policy, actor: PyTree, key: Key, rows: int, capacity: int, hold: int = 1
 ) -> tuple[RolloutState, Replay]:
     """Begin episodes and let a policy act before anything is learnt.
 
@@ -212,14 +213,46 @@ def prefill(
         key: for the policy and the environments.
         rows: how many to collect, a multiple of B.
         capacity: rows that the replay has room for, a multiple of B.
+        hold: steps for which each action is held; `rows` is a multiple of `hold * B`.
 
     Returns:
         Where the environments stand, and a replay that holds the last of the rows.
     """
     reset_key, rollout_key = jax.random.split(key)
     state = start_rollout(env, reset_key)
-    state, transitions, _ = rollout(env, policy, actor, state, rollout_key, rows // env.num_envs)
+    steps = rows // env.num_envs
+    if hold == 1:
+        state, transitions, _ = rollout(env, policy, actor, state, rollout_key, steps)
+    else:
+        state, transitions = _rollout_held(env, policy, actor, state, rollout_key, steps // hold, hold)
     return state, init_replay(transitions, capacity // env.num_envs)
+
+
+def _rollout_held(
+    env: VectorEnv, policy: Policy, actor: PyTree, state: RolloutState, key: Key, blocks: int, hold: int
+) -> tuple[RolloutState, Transition]:
+    """Roll out in blocks of `hold` steps, each with the one action that the policy draws at its start."""
+
+    def block(state: RolloutState, key: Key) -> tuple[RolloutState, Transition]:
+        action_key, rollout_key = jax.random.split(key)
+        action = policy(actor, action_key, state.observation)
+        state, transitions, _ = rollout(env, _same, action, state, rollout_key, hold)
+        return state, transitions
+
+    keys = jax.random.split(key, blocks)
+    if not env.host:
+        state, transitions = jax.lax.scan(block, state, keys)
+        return state, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), transitions)
+    rows = []
+    for each in keys:
+        state, transitions = block(state, each)
+        rows.append(transitions)
+    return state, jax.tree.map(lambda *leaves: np.concatenate(leaves), *rows)
+
+
+def _same(action: jax.Array, key: Key, observation: PyTree) -> jax.Array:
+    """The policy whose actor is the action."""
+    return action
 
 
 def require_replay(config: Any) -> None:

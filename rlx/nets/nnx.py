@@ -27,8 +27,8 @@ class _FromNNX:
     def __init__(self, make: Callable[..., Any]) -> None:
         self.make = make
 
-    def init(self, key: Key, observation: PyTree, /) -> PyTree:
-        """Parameters of a fresh module; the observation is not needed, as nnx states its sizes."""
+    def init(self, key: Key, /, *inputs: PyTree) -> PyTree:
+        """Parameters of a fresh module; the inputs are not needed, as nnx states its sizes."""
         from flax import nnx
 
         state = nnx.state(self.make(nnx.Rngs(key)))
@@ -37,14 +37,14 @@ class _FromNNX:
             raise ValueError(f"the nnx module holds {', '.join(sorted(others))} beside its parameters: not supported")
         return nnx.to_pure_dict(state)
 
-    def apply(self, params: PyTree, observation: PyTree, /) -> Any:
+    def apply(self, params: PyTree, /, *inputs: PyTree) -> Any:
         """Call the module with these parameters."""
         from flax import nnx
 
         graph, state = self.structure
         state = jax.tree.map(lambda leaf: leaf, state)  # a copy: the values go in below
         nnx.replace_by_pure_dict(state, params)
-        return nnx.merge(graph, state)(observation)
+        return nnx.merge(graph, state)(*inputs)
 
     @cached_property
     def structure(self) -> tuple[Any, Any]:

@@ -121,6 +121,32 @@ ppo = functools.partial(actor_critic, rlx.ppo)
 a2c = functools.partial(actor_critic, rlx.a2c)
 reinforce = functools.partial(actor_critic, rlx.reinforce)
 
+
+def sac(env, config):
+    actor, critic = rlx.nets.soft_actor(env, (16,)), rlx.nets.q_critic(env, (16,))
+    algorithm = rlx.sac(env, actor, critic, optax.adam(1e-2), config)
+
+    def value(state, observation):
+        policy = actor.apply(state.actor.params, observation)
+        judge = functools.partial(critic.apply, state.critic.params)
+        if isinstance(policy, rlx.ops.TanhNormal):
+            return jnp.min(judge(observation, policy.mode()), axis=0)
+        return rlx.value_and_entropy(policy, judge, observation, KEY)[0]
+
+    return algorithm, value
+
+
+def td3(env, config, critics=2):
+    actor, critic = rlx.nets.deterministic_actor(env, (16,)), rlx.nets.q_critic(env, (16,), critics=critics)
+    algorithm = rlx.td3(env, actor, critic, optax.adam(1e-2), config)
+
+    def value(state, observation):
+        action = actor.apply(state.actor.params, observation)
+        return jnp.min(critic.apply(state.critic.params, observation, action), axis=0)
+
+    return algorithm, value
+
+
 TINY = {"num_envs": 2, "num_steps": 8, "num_epochs": 2, "num_minibatches": 2, "entropy_coef": 0.01, "clip": 0.05}
 PROBE = {"num_envs": 8, "num_steps": 16, "num_epochs": 4, "discount": 0.9, "trace": 0.8, "clip": 0.2}
 PROBE |= {"entropy_coef": 0.0}
@@ -161,6 +187,12 @@ def actor_of(state):
     return state.actor, state.critic.params
 
 
+SAC = REPLAY | {"gradient_steps": 4, "tau": 0.5, "n_step": 2, "target_entropy": -0.5}
+SAC_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
+SAC_PROBE |= {"discount": 0.9, "n_step": 1, "tau": 0.2, "temperature": 0.001}  # too cold for entropy to add to a value
+TD3 = REPLAY | {"gradient_steps": 4, "tau": 0.5, "n_step": 2}
+TD3_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
+TD3_PROBE |= {"discount": 0.9, "n_step": 1, "tau": 0.2, "target_noise": 0.0}
 CASES = {
     "dqn": Case(dqn, CARTPOLE, rlx.DQNConfig(**DQN), DQN_PROBE, DISCRETE, max_steps=500),
     "dqn-plain": Case(
@@ -205,6 +237,24 @@ CASES = {
         rlx.SACConfig(**SAC | {"target_entropy": 1.0}),
         SAC_PROBE,
         DISCRETE,
+        lambda state: state.actor.params,
+        500,
+    ),
+    "td3": Case(
+        td3,
+        PENDULUM,
+        rlx.TD3Config(**TD3),
+        TD3_PROBE,
+        [*CONTINUOUS, probes.Clock(True)],
+        lambda state: state.actor.params,
+        500,
+    ),
+    "ddpg": Case(
+        functools.partial(td3, critics=1),
+        PENDULUM,
+        rlx.TD3Config(**TD3 | {"policy_delay": 1, "target_noise": 0.0}),
+        TD3_PROBE,
+        [probes.ObservationActionReward(True), probes.Clock(True)],
         lambda state: state.actor.params,
         500,
     ),
@@ -454,7 +504,7 @@ def perturbed(value):
     """Another value that a field may have; a number for None, a baseline for a name."""
     if value is None or isinstance(value, str):
         return 1e-3 if value is None else {"value": "mean", "mean": "none"}[value]
-    return not value if isinstance(value, bool) else 2 * value or 1 if isinstance(value, int) else 0.01 * value
+    return not value if isinstance(value, bool) else 2 * value or 1 if isinstance(value, int) else 0.01 * value or 0.1
 
 
 @functools.cache

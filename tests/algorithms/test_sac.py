@@ -235,6 +235,7 @@ def test_over_a_host_environment():
     ("changes", "message"),
     [
         ({"num_envs": 3}, "multiple of num_envs"),
+        ({"prefill": 100, "prefill_hold": 8}, "multiple of both"),
         ({"tau": 1.5}, "from 0 to 1"),
         ({"temperature": -0.1}, "must not be negative"),
         ({"init_temperature": 0.0}, "above 0"),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import rlx
 from rlx.core import replay as rp
 from rlx.types import Transition
 
@@ -138,3 +139,20 @@ def test_a_draw_costs_the_same_whatever_the_capacity():
         return sample.lower(KEY, like).compile().cost_analysis()["flops"]
 
     assert cost(10**6) == cost(10**3) < 10**3
+
+
+@pytest.mark.parametrize("env", [rlx.envs.MountainCarContinuous(max_steps=7), rlx.envs.gymnasium("Pendulum-v1")])
+def test_a_prefill_holds_its_actions(env):
+    """Blocks of one action each, which follow one another as steps of the same episodes."""
+    envs = rlx.vectorize(env, 2)
+    policy = rlx.uniform_policy(envs.action_space)
+    run = lambda: rp.prefill(envs, policy, (), KEY, 24, 40, hold=4)  # noqa: E731
+    state, replay = run() if envs.host else rlx.jit(run, once=True)()
+    rows = jax.tree.map(lambda x: np.asarray(x)[:12], replay.rows)
+    assert replay.size == 12
+    action = rows.action.reshape(3, 4, 2)
+    np.testing.assert_array_equal(action, action[:, :1].repeat(4, axis=1))
+    assert len(np.unique(action)) == 6
+    goes_on = ~(rows.terminated | rows.truncated)[:-1]
+    np.testing.assert_array_equal(rows.next_observation[:-1][goes_on], rows.observation[1:][goes_on])
+    np.testing.assert_array_equal(rows.next_observation[-1], state.observation)

@@ -60,6 +60,18 @@ def test_masked_categorical_has_finite_gradients():
     assert Categorical(MASKED).log_prob(jnp.int32(1)) == -jnp.inf
 
 
+def test_a_certain_policy_has_entropy_zero_and_no_nan():
+    """B12: a softmax underflows to 0 at a gap of 200, whose log is -inf; log_softmax does not. Under debug_nans."""
+    logits = jnp.array([0.0, 200.0])
+    certain = Categorical(logits)
+    np.testing.assert_allclose(certain.log_prob(jnp.arange(2)), [-200, 0])
+    for function in (lambda x: Categorical(x).entropy(), lambda x: Categorical(x).kl(Categorical(logits[::-1]))):
+        value, slope = jax.value_and_grad(function)(logits)
+        np.testing.assert_allclose(slope, [0, 0], atol=1e-6)
+        assert value in (0, 200)
+    assert jax.grad(lambda x: Categorical(x).log_prob(jnp.int32(0)))(logits)[0] == 1
+
+
 def test_entropy_gradient_by_differences():
     slope = jax.grad(lambda logits: Categorical(logits).entropy())(LOGITS[0])
     for index, unit in enumerate(1e-2 * jnp.eye(4)):

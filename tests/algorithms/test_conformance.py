@@ -122,20 +122,6 @@ a2c = functools.partial(actor_critic, rlx.a2c)
 reinforce = functools.partial(actor_critic, rlx.reinforce)
 
 
-def sac(env, config):
-    actor, critic = rlx.nets.soft_actor(env, (16,)), rlx.nets.q_critic(env, (16,))
-    algorithm = rlx.sac(env, actor, critic, optax.adam(1e-2), config)
-
-    def value(state, observation):
-        policy = actor.apply(state.actor.params, observation)
-        judge = functools.partial(critic.apply, state.critic.params)
-        if isinstance(policy, rlx.ops.TanhNormal):
-            return jnp.min(judge(observation, policy.mode()), axis=0)
-        return rlx.value_and_entropy(policy, judge, observation, KEY)[0]
-
-    return algorithm, value
-
-
 def td3(env, config, critics=2):
     actor, critic = rlx.nets.deterministic_actor(env, (16,)), rlx.nets.q_critic(env, (16,), critics=critics)
     algorithm = rlx.td3(env, actor, critic, optax.adam(1e-2), config)
@@ -187,9 +173,6 @@ def actor_of(state):
     return state.actor, state.critic.params
 
 
-SAC = REPLAY | {"gradient_steps": 4, "tau": 0.5, "n_step": 2, "target_entropy": -0.5}
-SAC_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
-SAC_PROBE |= {"discount": 0.9, "n_step": 1, "tau": 0.2, "temperature": 0.001}  # too cold for entropy to add to a value
 TD3 = REPLAY | {"gradient_steps": 4, "tau": 0.5, "n_step": 2}
 TD3_PROBE = {"num_envs": 8, "num_steps": 4, "gradient_steps": 4, "batch_size": 64, "prefill": 128, "replay_size": 4096}
 TD3_PROBE |= {"discount": 0.9, "n_step": 1, "tau": 0.2, "target_noise": 0.0}

@@ -16,7 +16,7 @@ Run it: `python examples/overestimation.py` (a few minutes; it saves overestimat
 """
 
 import argparse
-import dataclasses
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -39,8 +39,7 @@ def bandit(trials: int = 20_000, actions: int = 10, rewards: int = 8) -> tuple[f
 
 def run(double: bool, steps: int, seeds: int) -> dict[str, np.ndarray]:
     """Train some seeds: what the network says of visited states, and what the greedy policy gets from them."""
-    env = rlx.make("CartPole-v1")
-    env = dataclasses.replace(env, max_steps=2 * HORIZON)  # the value is of a pole that goes on: no time limit in sight
+    env = rlx.envs.CartPole(max_steps=2 * HORIZON)  # the value is of a pole that goes on: no time limit in sight
     network = rlx.nets.q_network(env, (128, 128))
     config = rlx.DQNConfig(
         num_steps=128, gradient_steps=64, batch_size=64, target_every=64, epsilon_steps=4000, double=double
@@ -48,6 +47,7 @@ def run(double: bool, steps: int, seeds: int) -> dict[str, np.ndarray]:
     updates = (steps - config.prefill) // config.env_steps
     algorithm = rlx.dqn(env, network, optax.adam(1e-3), config)
     envs = rlx.vectorize(env, 8)
+    values: Any = network.apply
 
     @jax.jit
     @jax.vmap
@@ -60,7 +60,7 @@ def run(double: bool, steps: int, seeds: int) -> dict[str, np.ndarray]:
         never = jnp.zeros_like(rows.truncated)
         zero = jnp.zeros_like(rows.reward)
         got = rlx.ops.gae(rows.reward, zero, zero, rows.terminated, never, config.discount, 1.0)  # discounted returns
-        said = network.apply(state.learner.params, rows.observation).max(axis=-1)
+        said = values(state.learner.params, rows.observation).max(axis=-1)
         return {"said": said[:50].mean(), "got": got[:50].mean(), "q_value": metrics["q_value"]}
 
     return jax.device_get(train(jax.random.split(jax.random.key(0), seeds)))

@@ -25,14 +25,14 @@ demo: $(VENV)/installed
 
 # Everything.
 test: $(VENV)/developer
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # The fast inner loop: format, lint, types, fast tests.
 check: $(VENV)/developer
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow"
 
 clean:
 	rm -rf $(VENV) runs

@@ -73,7 +73,8 @@ def td_control(env, config, target=rlx.ops.q_learning_target):
 
 def actor_critic(make, env, config, learning_rate=2e-2):
     network = rlx.nets.actor_critic(env, (16,))
-    algorithm = make(env, network, optax.adam(learning_rate), config)
+    optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(learning_rate, eps=1e-5))
+    algorithm = make(env, network, optimizer, config)
 
     def value(state, observation):
         observation = rlx.core.normalize.normalize_observation(state.observation_moments, observation)
@@ -315,7 +316,14 @@ CASES |= {
         ("expected_sarsa", {"target": rlx.ops.expected_sarsa_target}, {}),
     ]
 }
-ALL = pytest.mark.parametrize("name", CASES)
+
+
+def of(name, *values, **options):
+    """A row of a table of tests; those of one case run in one process, which compiles it once."""
+    return pytest.param(name, *values, marks=pytest.mark.xdist_group(name), **options)
+
+
+ALL = pytest.mark.parametrize("name", [of(name) for name in CASES])
 KEY, OTHER = jax.random.key(0), jax.random.key(1)
 STEPS = 2
 
@@ -427,16 +435,17 @@ def test_another_key_is_another_run_and_the_same_key_the_same(name):
 def test_no_key_is_used_twice(name):
     algorithm = algorithm_of(name)
     with jax.debug_key_reuse(True):
-        state = jax.jit(algorithm.init)(jax.random.key(0))  # not KEY: the check marks the keys that it sees
-        state, _ = jax.jit(algorithm.step)(state)
-        jax.jit(algorithm.act)(state, jax.random.key(1), observations(CASES[name].env))
+        state = rlx.jit(algorithm.init, once=True)(jax.random.key(0))  # not KEY: the check marks the keys that it sees
+        state, _ = rlx.jit(algorithm.step, once=True)(state)
+        rlx.jit(algorithm.act, once=True)(state, jax.random.key(1), observations(CASES[name].env))
 
 
 @ALL
 def test_vmap_over_keys_equals_a_loop(name):
     init, step = compiled(name)
     keys = jax.random.split(KEY, 2)
-    together = jax.jit(jax.vmap(lambda key: algorithm_of(name).step(algorithm_of(name).init(key))))(keys)
+    both = jax.vmap(lambda key: algorithm_of(name).step(algorithm_of(name).init(key)))
+    together = rlx.jit(both, once=True)(keys)
     for index, key in enumerate(keys):
         one = plain(jax.tree.map(lambda leaf, index=index: leaf[index], together))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), one, plain(step(init(key))))
@@ -495,7 +504,7 @@ def outcomes_of_floats(name):
     """The config as it is, and each float changed, in one program: floats may be tracers."""
     floats = {f.name: getattr(CASES[name].config, f.name) for f in dataclasses.fields(CASES[name].config)}
     floats = {field: value for field, value in floats.items() if isinstance(value, float)}
-    run = jax.jit(lambda values: outcome(name, **values))
+    run = rlx.jit(lambda values: outcome(name, **values), once=True)
     return run(floats), {field: run(floats | {field: perturbed(value)}) for field, value in floats.items()}
 
 
@@ -512,12 +521,12 @@ def fields(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "field"), [(name, field) for name in CASES for field in fields(name)])
+@pytest.mark.parametrize(("name", "field"), [of(name, field) for name in CASES for field in fields(name)])
 def test_no_field_of_the_config_is_inert(name, field):
     value = getattr(CASES[name].config, field)
     as_it_is, changed = outcomes_of_floats(name)
     if not isinstance(value, float):
-        changed = {field: jax.jit(lambda: outcome(name, **{field: perturbed(value)}))()}
+        changed = {field: rlx.jit(lambda: outcome(name, **{field: perturbed(value)}), once=True)()}
     assert np.abs(changed[field] - as_it_is).max() > 1e-6  # rounding: 1e-8
 
 

@@ -228,13 +228,11 @@ def sac(
         rollout_state, replay = prefill(envs, explore, (), env_key, *sizes)
         observation, action = rollout_state.observation, replay.rows.action[0]
         params = critic.init(critic_key, observation, *(() if discrete else (action,)))
-        target_params = jax.tree.map(jnp.copy, params)
-        actor_learner = init_learner(actor.init(actor_key, observation), optimizer)
+        target_params, actor_params = jax.tree.map(jnp.copy, params), actor.init(actor_key, observation)
         log_alpha = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
         temperature = init_learner(log_alpha, optimizer) if config.temperature is None else None
-        return SACState(
-            key, actor_learner, init_learner(params, optimizer), target_params, temperature, rollout_state, replay
-        )
+        learners = init_learner(actor_params, optimizer), init_learner(params, optimizer)
+        return SACState(key, *learners, target_params, temperature, rollout_state, replay)
 
     def policy(params: PyTree, key: Key | None, observation: PyTree) -> jax.Array:
         distribution = actor.apply(params, observation)

@@ -13,6 +13,7 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 RUNS = {  # flags of a tiny setting, and what must be printed
     "actor_critic": (["--updates", "100", "--rollouts", "2"], "loss by hand 0.216143, by rlx.ops 0.216143"),
+    "brittleness": (["--updates", "2", "--seeds", "2"], "SAC  solved 0 of 10"),
     "bug_zoo": (["--updates", "40"], "B1: value of a clock that never stops (10): right 10"),
     "dqn": (["--steps", "600"], "mean loss by hand 0."),
     "dqn_ablations": (["--steps", "1400", "--seeds", "2"], "no target network"),
@@ -22,6 +23,7 @@ RUNS = {  # flags of a tiny setting, and what must be printed
     "ppo": (["--updates", "2"], "mean loss by hand -0.7"),
     "reinforce": (["--updates", "2", "--rollouts", "2"], "mean loss by hand -0.096982"),
     "replay_ratio": (["--steps", "1024", "--seeds", "2", "--ratios", "1", "2"], "PPO (clip 0.2)"),
+    "sac": (["--updates", "4"], "mean target by hand 1.113493, by rlx.ops.td_target 1.1134"),
     "sarsa_and_q_learning": (["--updates", "2", "--seeds", "2"], "expected SARSA     -14.65   -14.65"),
     "tabular": (["--updates", "2"], "by rlx.ops.action_values 0.3333"),
     "trpo": (["--updates", "2"], "refused"),

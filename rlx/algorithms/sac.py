@@ -103,7 +103,7 @@ def default_target_entropy(space: gymnasium.Space) -> float:
 def value_and_entropy(
     policy: TanhNormal | Categorical, critic: Callable, observation: PyTree, key: Key
 ) -> tuple[jax.Array, jax.Array]:
-    """Value of a policy by the least of the critics, and its entropy, per row; gradients pass to the policy.
+    """Value `[N]` of a policy by the least of the critics, and its entropy `[N]` in nats; gradients reach the policy.
 
         E_a[min_k Q_k(s, a)]   and   E_a[-log pi(a|s)]
 
@@ -114,9 +114,6 @@ def value_and_entropy(
         critic: `(observation, action [N, D]) -> [K, N]`, or `(observation) -> [K, N, A]`.
         observation: `[N, ...]`.
         key: for the sample.
-
-    Returns:
-        Value `[N]` and entropy `[N]`, in nats.
     """
     if isinstance(policy, Categorical):
         return policy.expectation(jnp.min(critic(observation), axis=0)), policy.entropy()
@@ -131,12 +128,7 @@ def sac_target(
 
         y = r + discount (1 - terminated) (E_a[min_k Q_k(s', a)] + alpha H(pi(.|s')))
 
-    Args:
-        policy: at the next observations.
-        target_critic: as in `value_and_entropy`.
-        batch: rows.
-        key: for the sample.
-        temperature: alpha.
+    The policy is that of the next observations; critic and key are as in `value_and_entropy`, temperature is alpha.
     """
     value, entropy = value_and_entropy(policy, target_critic, batch.next_observation, key)
     return td_target(batch.reward, batch.terminated, value + temperature * entropy, batch.discount)
@@ -172,7 +164,7 @@ def sac_actor_loss(
     Args:
         params: of the policy, the argument that learns.
         apply: `(params, observation) -> TanhNormal or Categorical`.
-        critic: as in `value_and_entropy`.
+        critic: as in `value_and_entropy`, like observation and key.
         observation: `[N, ...]`.
         key: for the sample.
         temperature: alpha.
@@ -226,8 +218,8 @@ def sac(
     discrete = isinstance(envs.action_space, gymnasium.spaces.Discrete)
     if not discrete and not isinstance(envs.action_space, gymnasium.spaces.Box):
         raise ValueError(f"action space {envs.action_space} is not supported: use Discrete or a bounded Box")
-    target_entropy = default_target_entropy(envs.action_space)
-    target_entropy = target_entropy if config.target_entropy is None else config.target_entropy
+    default = default_target_entropy(envs.action_space)
+    target_entropy = default if config.target_entropy is None else config.target_entropy
     explore = uniform_policy(envs.action_space)
 
     def init(key: Key) -> SACState:
@@ -236,13 +228,11 @@ def sac(
         rollout_state, replay = prefill(envs, explore, (), env_key, *sizes)
         observation, action = rollout_state.observation, replay.rows.action[0]
         params = critic.init(critic_key, observation, *(() if discrete else (action,)))
-        target_params = jax.tree.map(jnp.copy, params)
-        actor_learner = init_learner(actor.init(actor_key, observation), optimizer)
+        target_params, actor_params = jax.tree.map(jnp.copy, params), actor.init(actor_key, observation)
         log_alpha = jnp.log(jnp.asarray(config.init_temperature, jnp.float32))
         temperature = init_learner(log_alpha, optimizer) if config.temperature is None else None
-        return SACState(
-            key, actor_learner, init_learner(params, optimizer), target_params, temperature, rollout_state, replay
-        )
+        learners = init_learner(actor_params, optimizer), init_learner(params, optimizer)
+        return SACState(key, *learners, target_params, temperature, rollout_state, replay)
 
     def policy(params: PyTree, key: Key | None, observation: PyTree) -> jax.Array:
         distribution = actor.apply(params, observation)

@@ -18,6 +18,7 @@ Run it: `python examples/brittleness.py` (some minutes; it prints as it goes and
 """
 
 import argparse
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ HIDDEN = (64, 64)
 SHARED = {"num_envs": 4, "gradient_steps": 2, "batch_size": 64, "tau": 0.01, "replay_size": 40_000}
 
 
-def make(name: str, env: rlx.Env, learning_rate: jax.Array) -> rlx.Algorithm:
+def make(name: str, env: Any, learning_rate: jax.Array) -> rlx.Algorithm:
     """One of the three, by the papers' other numbers."""
     optimizer = optax.adam(learning_rate)
     if name == "SAC":

@@ -445,7 +445,7 @@ def test_vmap_over_keys_equals_a_loop(name):
     init, step = compiled(name)
     keys = jax.random.split(KEY, 2)
     both = jax.vmap(lambda key: algorithm_of(name).step(algorithm_of(name).init(key)))
-    together = rlx.jit(both, once=True)(keys)
+    together = rlx.jit(both)(keys)
     for index, key in enumerate(keys):
         one = plain(jax.tree.map(lambda leaf, index=index: leaf[index], together))
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), one, plain(step(init(key))))

@@ -94,18 +94,21 @@ def compare() -> None:
 def learn(steps: int, picture: str) -> None:
     """Balance CartPole's pole with four seeds at once, and draw how it went."""
     env = rlx.make("CartPole-v1")
-    network = rlx.nets.q_network(env, (128, 128))
+    network = rlx.nets.q_network(env, (128, 128), dueling=True)  # V(s) and the advantages of actions apart
     config = rlx.DQNConfig(
-        num_steps=64,
-        gradient_steps=32,
+        num_steps=128,
+        gradient_steps=64,
         batch_size=64,
-        target_every=100,
+        n_step=5,  # five rewards before the bootstrap: what is learnt late reaches back sooner
+        target_every=128,
         prefill=min(1000, steps // 2),
-        epsilon_steps=max(1, steps // 3),
+        epsilon_steps=4000,
+        epsilon_end=0.04,
     )
     updates = (steps - config.prefill) // config.env_steps
-    learning_rate = optax.linear_schedule(1e-3, 0.0, updates * config.gradient_steps)
-    algorithm = rlx.dqn(env, network, optax.adam(learning_rate), config)
+    learning_rate = optax.linear_schedule(2.3e-3, 0.0, updates * config.gradient_steps)
+    optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(learning_rate, eps=1e-5))
+    algorithm = rlx.dqn(env, network, optimizer, config)
 
     keys = jax.random.split(jax.random.key(0), 4)
     states, metrics = jax.jit(jax.vmap(lambda key: rlx.train(algorithm, key, updates)))(keys)

@@ -10,8 +10,8 @@ Two things hold Q-learning with a network together (Mnih et al. 2015, extended d
   raises Q(s', a') too, and so its own target. A copy that is renewed now and then stands still in between.
 
 Here the replay is taken away by letting it hold the rows of the last step alone, and the target network by renewing it
-after every gradient step. All else is equal: rows seen, gradient steps, batch, learning rate, exploration. (On a task as
-small as CartPole the last step's 128 rows are replay enough: there it is the target network that shows.)
+after every gradient step. All else is equal: rows seen, gradient steps, batch, learning rate, exploration. (On a task
+as small as CartPole the last step's 128 rows are replay enough: there it is the target network that shows.)
 """
 
 import argparse

@@ -37,7 +37,7 @@ class PPOConfig:
     trace: float = 0.95  # lambda of GAE, from 0 (one-step, biased) to 1 (Monte Carlo, noisy)
     clip: float = 0.2  # half width of the probability ratio's range; 0.1 to 0.3
     value_clip: float | None = None  # how far a value may move per update, in units of the return; None: freely
-    value_coef: float = 0.5  # weight of the value loss (half the squared error)
+    value_coef: float = 0.5  # weight of half the squared value error; Adam undoes it where nothing is shared or clipped
     entropy_coef: float = 0.0  # weight of the entropy bonus, per nat; 0 to 0.02
     target_kl: float | None = None  # end the update once approx_kl exceeds it, nats; 0.01 to 0.05; None: never
     normalize_advantage: bool = True  # give each minibatch's advantages mean 0 and variance 1

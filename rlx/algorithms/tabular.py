@@ -119,6 +119,12 @@ def td_control(
         distribution = policy(q[position], count[position], config.exploration)
         return jax.nn.softmax(distribution.logits), distribution.sample(key)
 
+    def goal_of(q: jax.Array, count: jax.Array, row: Model, key: Key) -> tuple[jax.Array, jax.Array]:
+        """Targets of rows, and the actions that come next."""
+        next_policy, next_action = draw(q, count, key, row.next_state)
+        goal = target(row.reward, row.terminated, q[row.next_state], next_policy, next_action, config.discount)
+        return goal, next_action
+
     def init(key: Key) -> TabularState:
         key, env_key, action_key = jax.random.split(key, 3)
         shape = num_states, num_actions
@@ -141,35 +147,20 @@ def td_control(
         taken = lambda action, key, observation: action  # noqa: E731
         rollout_state, transitions, metrics = rollout(envs, taken, state.action, state.rollout, env_key, 1)
         row: Transition = jax.tree.map(lambda x: x[0], transitions)
-        here, there = row.observation - first_state, row.next_observation - first_state
-
-        next_policy, next_action = draw(state.q, state.count, next_key, there)
-        goal = target(row.reward, row.terminated, state.q[there], next_policy, next_action, config.discount)
+        here = row.observation - first_state
+        came = Model(row.reward, row.terminated, row.next_observation - first_state)
+        goal, next_action = goal_of(state.q, state.count, came, next_key)
         metrics["td_error"] = jnp.mean(jnp.abs(goal - state.q[here, row.action]))
         count = state.count.at[here, row.action].add(1)
         q = move_towards(state.q, count, here, row.action, goal, config.step_size, config.step_size_power)
         model = state.model
         if model is not None:
-            model = remember(model, here, row.action, Model(row.reward, row.terminated, there))
-            q = plan(q, count, model, planning_key)
+            model = remember(model, here, row.action, came)
+            q = plan(q, count, model, planning_key, goal_of, config)
 
         _, first_action = draw(q, count, first_key, rollout_state.observation - first_state)
         action = jnp.where(row.terminated | row.truncated, first_action, next_action)
         return TabularState(state.key, q, count, rollout_state, action, model), metrics
-
-    def plan(q: jax.Array, count: jax.Array, model: Model, key: Key) -> jax.Array:
-        """B actions that were taken before, drawn evenly, `planning_steps` times."""
-
-        def again(q: jax.Array, key: Key) -> tuple[jax.Array, None]:
-            pair_key, action_key = jax.random.split(key)
-            here, action = remembered(pair_key, count, config.num_envs)
-            row: Model = jax.tree.map(lambda x: x[here, action], model)
-            next_policy, next_action = draw(q, count, action_key, row.next_state)
-            next_q = q[row.next_state]
-            goal = target(row.reward, row.terminated, next_q, next_policy, next_action, config.discount)
-            return move_towards(q, count, here, action, goal, config.step_size, config.step_size_power), None
-
-        return jax.lax.scan(again, q, jax.random.split(key, config.planning_steps))[0]
 
     def step(state: TabularState) -> tuple[TabularState, Metrics]:
         key, steps_key = jax.random.split(state.key)
@@ -177,6 +168,19 @@ def td_control(
         return state, summarize(rows) | {"tried": jnp.mean(state.count > 0)}
 
     return Algorithm(init, step, act)
+
+
+def plan(q: jax.Array, count: jax.Array, model: Model, key: Key, goal_of: Callable, config: TabularConfig) -> jax.Array:
+    """Learn from B remembered actions, drawn evenly, `planning_steps` times."""
+
+    def again(q: jax.Array, key: Key) -> tuple[jax.Array, None]:
+        pair_key, action_key = jax.random.split(key)
+        here, action = remembered(pair_key, count, config.num_envs)
+        row: Model = jax.tree.map(lambda x: x[here, action], model)
+        goal, _ = goal_of(q, count, row, action_key)
+        return move_towards(q, count, here, action, goal, config.step_size, config.step_size_power), None
+
+    return jax.lax.scan(again, q, jax.random.split(key, config.planning_steps))[0]
 
 
 def move_towards(

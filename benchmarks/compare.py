@@ -1,11 +1,15 @@
-"""Compare rlx with a peer on the same work: fresh processes, pinned to one core, in alternation.
+"""Compare rlx with its peers on the same work: fresh processes, pinned to one core, in alternation.
 
-    python -m benchmarks.compare --what ppo --peer-python PATH --core 0 --runs 5 --out benchmarks/results/ppo.json
+    python -m benchmarks.compare --what ppo,dqn,sac,envs,replay --core 0
 
-Alternation (A B A B ...) lets a noisy machine disturb both alike, so ratios are what to read. There are three series:
-`cold` (no compilation cache), `warm` (a persistent cache filled by a run before) and `steady` (a compiled run repeated
-within one process). A ratio below 1 means that rlx takes less. `--what envs` has the last alone: nanoseconds of CPU
-time for each environment step, by environment and number of environments.
+writes benchmarks/results/compare_WHAT.json, from which README's tables are made. Each peer lives in a virtual
+environment of its own, made when it is first needed in `--environments` (.peers). Alternation (A B A B ...) lets a
+noisy machine disturb all alike, so ratios are what to read: rlx / peer, so below 1 means that rlx takes less time.
+
+There are three series: `cold` (no compilation cache), `warm` (a persistent cache filled by a run before) and `steady`
+(a compiled run repeated within one process, by CPU time). Environments and replays have nanoseconds of CPU time alone,
+a step of an environment or a round of adding and sampling. `bound` is what the work's matrix products would take at
+the rate of large ones on this core, measured in the same series.
 """
 
 import argparse
@@ -16,89 +20,100 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+import venv
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks.workers.common import PPO
+from benchmarks.workers.common import WORKS, Work
 
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@dataclass(frozen=True)
-class Work:
-    """One piece of work, and the module that does it for each library.
-
-    Attributes:
-        workers: module of each library; the first is rlx's, the second the default peer's.
-        env_steps: of one run of a training; None where environments are stepped and nothing is trained.
-    """
-
-    workers: dict[str, str]
-    env_steps: int | None = None
-
-
-WORKS = {
-    "ppo": Work(
-        env_steps=PPO["updates"] * PPO["num_envs"] * PPO["num_steps"],
-        workers={"rlx": "benchmarks.workers.ppo_rlx", "rejax": "benchmarks.workers.ppo_rejax"},
-    ),
-    "envs": Work(workers={"rlx": "benchmarks.workers.envs_rlx", "gymnax": "benchmarks.workers.envs_gymnax"}),
+RESULTS = ROOT / "benchmarks" / "results"
+PEERS = {  # what pip installs for each; rlx itself is read from the checkout
+    "rejax": ["rejax==0.1.3", "gymnax==0.0.9", "six"],
+    "gymnax": ["gymnax==0.0.9"],
+    "flashbax": ["flashbax==0.1.3", "gymnasium>=1.1"],
+    "sbx": ["sbx-rl==0.28.0"],
+    "sb3": ["stable-baselines3==2.9.2"],
 }
-STAGES = ("import", "build", "compile", "run")  # compile: tracing and lowering too
+STAGES = ("import", "build", "trace", "compile", "run", "process")  # trace: lowering too
+Rows = dict[str, list[dict[str, Any]]]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--what", choices=WORKS, default="ppo")
-    parser.add_argument("--peer", default=None, help="the library to compare with; the first that the work knows")
-    parser.add_argument(
-        "--peer-python", default=sys.executable, help="interpreter of the environment the peer lives in"
-    )
+    parser.add_argument("--what", default=",".join(WORKS), help=f"any of {','.join(WORKS)}")
     parser.add_argument("--core", type=int, default=None, help="pin every process to it")
     parser.add_argument("--runs", type=int, default=5, help="processes of each library in each series")
-    parser.add_argument("--repeat", type=int, default=5, help="repetitions in a process of the steady series")
+    parser.add_argument("--repeat", type=int, default=3, help="repetitions in a process of the steady series")
     parser.add_argument("--seeds", type=int, default=2, help="untimed runs that check what was learned; 0 for none")
-    parser.add_argument("--out", type=Path, default=None, help="where to write the results, as JSON")
+    parser.add_argument("--environments", type=Path, default=ROOT / ".peers", help="where the peers' environments are")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the JSON")
     args = parser.parse_args()
+    chosen = args.what.split(",")
+    if unknown := sorted(set(chosen) - set(WORKS)):
+        parser.error(f"--what {','.join(unknown)}: choose from {','.join(WORKS)}")
+    for what in chosen:
+        result: dict[str, Any] = {"provenance": provenance(), "works": {}}
+        for name, work in WORKS[what].items():
+            print(name, flush=True)
+            pythons = {peer: interpreter(args.environments, peer) for peer in work.workers}
+            result["works"][name] = compare_work(name, work, pythons, args)
+            print_table(result["works"][name])
+        args.out.mkdir(parents=True, exist_ok=True)
+        (args.out / f"compare_{what}.json").write_text(json.dumps(result, indent=1) + "\n")
 
-    work = WORKS[args.what]
-    peer = args.peer or list(work.workers)[1]
-    pythons = {"rlx": sys.executable, peer: args.peer_python}
-    result: dict[str, Any] = {"provenance": provenance(), "work": args.what}
+
+def interpreter(environments: Path, library: str) -> str:
+    """The Python that has a library; its environment is made if there is none."""
+    if library == "rlx":
+        return sys.executable
+    folder = environments / library
+    python = folder / "bin" / "python"
+    if not python.exists():
+        print(f"making {folder.name}'s environment: {' '.join(PEERS[library])}", flush=True)
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS[library]], check=True)
+    return str(python)
+
+
+def compare_work(name: str, work: Work, pythons: dict[str, str], args: argparse.Namespace) -> dict[str, Any]:
+    """Every series of one piece of work."""
     with tempfile.TemporaryDirectory() as folder:
 
         def run(library: str, *flags: str, cache: bool = False) -> dict[str, Any]:
-            command = [pythons[library], "-m", work.workers[library], *flags]
+            module = f"benchmarks.workers.{work.workers[library]}"
+            command = [pythons[library], "-m", module, f"--work={name}", *flags]
             return run_worker(command, f"{folder}/{library}" if cache else None, args.core)
 
-        def series(*flags: str, cache: bool = False) -> dict[str, list[dict[str, Any]]]:
+        def series(*flags: str, cache: bool = False) -> Rows:
             rounds = [{library: run(library, *flags, cache=cache) for library in pythons} for _ in range(args.runs)]
             return {library: [each[library] for each in rounds] for library in pythons}
 
-        if work.env_steps is None:
-            steady = series(f"--repeat={args.repeat}")
-            result["check"] = {library: rows[0]["episode_length"] for library, rows in steady.items()}
-            result["steady"] = compare(peer, steady, lambda row: row["nanoseconds"])
-        else:
-            env_steps = result["env_steps"] = work.env_steps
+        result: dict[str, Any] = {}
+        if work.env_steps is not None:
+            result |= {"env_steps": work.env_steps, "gradient_steps": work.gradient_steps}
             result["check"] = {
                 library: [run(library, "--check", f"--seed={seed}")["check"] for seed in range(args.seeds)]
                 for library in pythons
             }
-            result["cold"] = compare(peer, series(), fresh_metrics)
+        if work.fresh:
+            result["cold"] = compare(series(), fresh_metrics)
             for library in pythons:
                 run(library, cache=True)
-            result["warm"] = compare(peer, series(cache=True), fresh_metrics)
-            steady = series(f"--repeat={args.repeat}")
-            result["steady"] = compare(peer, steady, lambda row: steady_metrics(row, env_steps))
-
+            result["warm"] = compare(series(cache=True), fresh_metrics)
+        steady = series(f"--repeat={args.repeat}")
+        if work.env_steps is None:
+            result["check"] = {library: rows[0]["check"] for library, rows in steady.items()}
+            result["steady"] = compare(steady, lambda row: row["nanoseconds"])
+        else:
+            result["steady"] = compare(steady, lambda row: steady_metrics(row, work))
+            peak = run_worker([sys.executable, "-m", "benchmarks.workers.peak"], None, args.core)["flop_per_s"]
+            flop = steady["rlx"][0]["matrix_flop"]
+            result["bound"] = {"matrix_gflop": flop / 1e9, "peak_gflop_per_s": peak / 1e9, "seconds": flop / peak}
     result["versions"] = {library: rows[0]["versions"] for library, rows in steady.items()}
-    print_table(peer, result)
-    if args.out is not None:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(result, indent=1) + "\n")
+    return result
 
 
 def run_worker(command: list[str], cache: str | None, core: int | None) -> dict[str, Any]:
@@ -132,28 +147,33 @@ def run_worker(command: list[str], cache: str | None, core: int | None) -> dict[
 
 
 def fresh_metrics(row: dict[str, Any]) -> dict[str, float]:
-    """Seconds of every stage and of the whole process, by wall and CPU, and its peak memory."""
-    stages = {f"{stage}_{kind}": row[kind][stage] for kind in ("wall", "cpu") for stage in (*STAGES, "process")}
-    return stages | {"peak_memory_mib": row["peak_memory_mib"]}
+    """Seconds of every stage and of the whole process by the clock on the wall, and peak memory."""
+    return {stage: row["wall"][stage] for stage in STAGES} | {"peak_memory_mib": row["peak_memory_mib"]}
 
 
-def steady_metrics(row: dict[str, Any], env_steps: int) -> dict[str, float]:
-    """Seconds of one run of the compiled program, the median of the process's repetitions, and steps per second."""
-    wall, cpu = median(row["steady_wall"]), median(row["steady_cpu"])
-    return {"run_wall": wall, "run_cpu": cpu, "steps_per_cpu_second": env_steps / cpu}
+def steady_metrics(row: dict[str, Any], work: Work) -> dict[str, float]:
+    """Seconds of CPU time of one run of the compiled program, the median of the process's repetitions, and rates."""
+    assert work.env_steps and work.gradient_steps
+    seconds = median(row["steady_cpu"])
+    return {
+        "run": seconds,
+        "env_steps_per_s": work.env_steps / seconds,
+        "gradient_steps_per_s": work.gradient_steps / seconds,
+        "peak_memory_mib": row["peak_memory_mib"],
+    }
 
 
-def compare(peer: str, rows: dict[str, list[dict[str, Any]]], metrics: Any) -> dict[str, Any]:
-    """Median, min and max of each metric for both, and rlx / peer: of the medians, and the median over the pairs."""
+def compare(rows: Rows, metrics: Callable[[dict[str, Any]], dict[str, float]]) -> dict[str, Any]:
+    """Each metric by library, and rlx / peer by peer: of the medians, and the median over the pairs."""
     values = {library: [metrics(row) for row in series] for library, series in rows.items()}
+    peers = [library for library in values if library != "rlx"]
     result = {}
     for name in values["rlx"][0]:
-        ours, theirs = [row[name] for row in values["rlx"]], [row[name] for row in values[peer]]
-        result[name] = {
-            "rlx": spread(ours),
-            peer: spread(theirs),
-            "ratio": round(median(ours) / median(theirs), 4),
-            "ratio_of_pairs": round(median(a / b for a, b in zip(ours, theirs, strict=True)), 4),
+        of = {library: [row[name] for row in series] for library, series in values.items()}
+        result[name] = {library: spread(numbers) for library, numbers in of.items()}
+        result[name]["ratio"] = {peer: round(median(of["rlx"]) / median(of[peer]), 4) for peer in peers}
+        result[name]["ratio_of_pairs"] = {
+            peer: round(median(a / b for a, b in zip(of["rlx"], of[peer], strict=True)), 4) for peer in peers
         }
     return result
 
@@ -183,19 +203,20 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def print_table(peer: str, result: dict[str, Any]) -> None:
-    """Print medians (min to max) and ratios; stages of a few milliseconds are left to the JSON."""
-    print(f"{'':28}{'rlx':>28}{peer:>28}{'ratio':>8}{'pairs':>8}")
+def print_table(result: dict[str, Any]) -> None:
+    """Print medians (min to max) and, behind each peer's, the ratio of the medians."""
     for series in ("cold", "warm", "steady"):
         for name, row in result.get(series, {}).items():
-            if row[peer]["max"] < 0.01:
-                continue
-            cells = [f"{row[x]['median']:.4g} ({row[x]['min']:.4g}-{row[x]['max']:.4g})" for x in ("rlx", peer)]
-            print(
-                f"{series + ' ' + name:28}{cells[0]:>28}{cells[1]:>28}{row['ratio']:8.3f}{row['ratio_of_pairs']:8.3f}"
-            )
-    for library, rows in result["check"].items():
-        print(f"check {library}: {rows}")
+            cells = [
+                f"{library} {row[library]['median']:.4g} ({row[library]['min']:.4g}-{row[library]['max']:.4g})"
+                + (f" ratio {row['ratio'][library]:.3f}" if library in row["ratio"] else "")
+                for library in result["versions"]
+            ]
+            print(f"  {series + ' ' + name:28}" + "   ".join(cells))
+    if "bound" in result:
+        print(f"  bound {result['bound']}")
+    for library, facts in result["check"].items():
+        print(f"  check {library}: {facts}", flush=True)
 
 
 if __name__ == "__main__":

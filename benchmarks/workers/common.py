@@ -1,4 +1,4 @@
-"""What every worker shares: the work's settings, a stopwatch and the line it prints.
+"""What every worker shares: the settings of each piece of work, a stopwatch and the line it prints.
 
 Only the standard library is imported here, as each peer lives in an environment of its own; what a worker imports is
 part of what is timed.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 PPO = {
     "env": "CartPole-v1",
@@ -23,6 +23,7 @@ PPO = {
     "num_epochs": 4,
     "num_minibatches": 4,
     "updates": 976,
+    "num_seeds": 1,  # trained side by side
     "hidden": (64, 64),  # of two separate networks
     "activation": "tanh",
     "learning_rate": 2.5e-4,  # constant; Adam, eps 1e-8
@@ -35,6 +36,47 @@ PPO = {
     "eval_episodes": 128,  # sampled actions, only with --check
 }
 
+DQN = {  # the sizes of Stable-Baselines3's defaults
+    "env": "CartPole-v1",
+    "num_envs": 4,
+    "updates": 50_000,  # each of one step in every environment and one gradient step
+    "batch_size": 32,
+    "replay_size": 10_000,
+    "prefill": 10_000,
+    "hidden": (64, 64),
+    "activation": "relu",
+    "learning_rate": 2.5e-4,  # constant; Adam
+    "discount": 0.99,
+    "target_every": 50,  # gradient steps between two copies
+    "epsilon_start": 1.0,
+    "epsilon_end": 0.05,
+    "epsilon_steps": 100_000,
+    "max_grad_norm": 10.0,
+    "eval_episodes": 128,  # greedy, only with --check
+}
+
+SAC = {
+    "env": "Pendulum-v1",
+    "updates": 2_000,  # each of one environment step and one gradient step
+    "check_updates": 10_000,
+    "batch_size": 256,
+    "replay_size": 50_000,
+    "prefill": 500,
+    "hidden": (256, 256),  # of the actor and of two critics, relu
+    "learning_rate": 1e-3,  # constant; Adam
+    "discount": 0.99,
+    "tau": 0.005,
+    "eval_episodes": 20,  # greedy, only with --check
+}
+
+REPLAY = {  # steps of `added` environments that go in, `batch_size` rows that come out
+    "batch_size": 256,
+    "rounds": 20_000,
+    "cases": {"10,000 rows": 10_000, "200,000 rows": 200_000, "1,000,000 rows": 1_000_000},
+    "added": 16,
+    "observation": 4,
+}
+
 ENVS = {  # random actions, auto-reset; keys and actions drawn ahead for a rollout of `num_steps`
     "ids": ("CartPole-v1", "Pendulum-v1", "Acrobot-v1", "MountainCar-v0", "Catch-bsuite", "Breakout-MinAtar"),
     "steps": {1: 32_768, 64: 4096, 1024: 512, 8192: 224},  # num_envs: steps of each environment
@@ -43,7 +85,80 @@ ENVS = {  # random actions, auto-reset; keys and actions drawn ahead for a rollo
     "num_actions": {"CartPole-v1": 2, "Acrobot-v1": 3, "MountainCar-v0": 3, "Catch-bsuite": 3, "Breakout-MinAtar": 3},
 }
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "gymnasium", "gymnax", "distrax", "rlx", "rejax")
+
+class Work(NamedTuple):
+    """One piece of work.
+
+    Attributes:
+        settings: what the workers read.
+        workers: module of each library, rlx's first.
+        fresh: whether whole processes are timed too, without and with a compilation cache.
+        env_steps: of one run; None where nothing is trained.
+        gradient_steps: of one run.
+    """
+
+    settings: dict[str, Any]
+    workers: dict[str, str]
+    fresh: bool = False
+    env_steps: int | None = None
+    gradient_steps: int | None = None
+
+
+def ppo_work(fresh: bool = False, **changes: Any) -> Work:
+    """PPO with some settings changed."""
+    settings = PPO | changes
+    updates = settings["num_seeds"] * settings["updates"]
+    return Work(
+        settings,
+        {"rlx": "ppo_rlx", "rejax": "ppo_rejax"},
+        fresh,
+        updates * settings["num_envs"] * settings["num_steps"],
+        updates * settings["num_epochs"] * settings["num_minibatches"],
+    )
+
+
+def dqn_work(**changes: Any) -> Work:
+    """DQN with some settings changed."""
+    settings = DQN | changes
+    workers = {"rlx": "dqn_rlx", "flashbax": "dqn_flashbax"}
+    return Work(settings, workers, False, settings["updates"] * settings["num_envs"], settings["updates"])
+
+
+SAC_WORKERS = {"rlx": "sac_rlx", "sbx": "sac_sbx", "sb3": "sac_sb3"}
+ENVS_WORKERS = {"rlx": "envs_rlx", "gymnax": "envs_gymnax"}
+REPLAY_WORKERS = {"rlx": "replay_rlx", "flashbax": "replay_flashbax"}
+WORKS = {
+    "ppo": {
+        "ppo": ppo_work(fresh=True),
+        "ppo, 1,024 environments": ppo_work(num_envs=1024, updates=8),
+        "ppo, 64 seeds": ppo_work(num_seeds=64, updates=40),
+    },
+    "dqn": {
+        "dqn": dqn_work(),
+        "dqn, replay of 200,000": dqn_work(replay_size=200_000),
+        "dqn, purejaxrl's sizes": dqn_work(num_envs=10, updates=20_000, batch_size=128, hidden=(120, 84)),
+    },
+    "sac": {"sac": Work(SAC, SAC_WORKERS, False, SAC["updates"], SAC["updates"])},
+    "envs": {"envs": Work(ENVS, ENVS_WORKERS)},
+    "replay": {"replay": Work(REPLAY, REPLAY_WORKERS)},
+}
+
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "numpy",
+    "gymnasium",
+    "gymnax",
+    "distrax",
+    "rlx",
+    "rejax",
+    "flashbax",
+    "sbx",
+    "stable_baselines3",
+    "torch",
+)
 
 
 class Stopwatch:
@@ -60,25 +175,53 @@ class Stopwatch:
         self.wall[stage], self.cpu[stage] = time.perf_counter() - wall, time.process_time() - cpu
 
 
-def measure(watch: Stopwatch, prepare: Callable[..., Any], check: Callable[[Any], dict[str, Any]]) -> None:
-    """Compile a run and do it once, then `--repeat` times more with other keys; print one JSON line.
+def arguments() -> argparse.Namespace:
+    """What every worker is told."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--work", required=True, help="its name")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--repeat", type=int, default=0, help="runs after the first")
+    parser.add_argument("--check", action="store_true", help="say what was learned")
+    return parser.parse_args()
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    """Settings of the work with this name."""
+    return {key: work for works in WORKS.values() for key, work in works.items()}[name].settings
+
+
+def measure(
+    args: argparse.Namespace,
+    watch: Stopwatch,
+    prepare: Callable[..., Any],
+    check: Callable[[Any], dict[str, Any]],
+    flop: Callable[[], float] | None = None,
+) -> None:
+    """Trace and compile a run by JAX and do it once, then `--repeat` times more with other keys; print one JSON line.
 
     Args:
+        args: from `arguments`.
         watch: has timed the import and the building.
         prepare: `(key) -> run`, traces and compiles; `run(key)` is the whole training.
         check: what `run` returned -> facts that show the work was equal and learned; only asked with `--check`.
+        flop: gives the floating-point operations of a run's matrix products; asked with `--repeat`.
     """
     import jax
 
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeat", type=int, default=0)
-    parser.add_argument("--check", action="store_true")
-    args = parser.parse_args()
+    compiled = 0.0
 
+    def listen(event: str, seconds: float, **_: Any) -> None:
+        nonlocal compiled
+        if event == "/jax/core/compile/backend_compile_duration":  # or taken from the cache
+            compiled += seconds
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
     key = jax.random.key(args.seed)
-    with watch("compile"):
+    before = compiled
+    with watch("prepare"):
         program = prepare(key)
+    watch.wall["compile"] = compiled - before
+    watch.wall["trace"] = watch.wall["prepare"] - watch.wall["compile"]
     with watch("run"):
         out = jax.block_until_ready(program(key))
 
@@ -87,15 +230,28 @@ def measure(watch: Stopwatch, prepare: Callable[..., Any], check: Callable[[Any]
         key = jax.random.key(args.seed + 1 + index)
         with steady(str(index)):
             jax.block_until_ready(program(key))
+    more = {"matrix_flop": flop()} if flop and args.repeat else {}
+    report(watch, steady, check(out) if args.check else {}, **more)
+
+
+def report(watch: Stopwatch, steady: Stopwatch, check: dict[str, Any], **more: Any) -> None:
+    """Print the JSON line that `benchmarks.compare` reads.
+
+    Args:
+        watch: seconds of each stage.
+        steady: of each run after the first.
+        check: facts that show the work was equal and learned.
+        **more: other figures.
+    """
     line = {
         "wall": watch.wall,
         "cpu": watch.cpu,
         "steady_wall": list(steady.wall.values()),
         "steady_cpu": list(steady.cpu.values()),
-        "check": check(out) if args.check else {},
+        "check": check,
         "versions": versions(),
     }
-    print(json.dumps(line))
+    print(json.dumps(line | more))
 
 
 def measure_envs(build: Callable[[str, int], tuple[Any, ...]]) -> None:
@@ -111,9 +267,7 @@ def measure_envs(build: Callable[[str, int], tuple[Any, ...]]) -> None:
     import jax
     import jax.numpy as jnp
 
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--repeat", type=int, default=5)
-    args = parser.parse_args()
+    args = arguments()
     num_steps, nanoseconds, episode_length = ENVS["num_steps"], {}, {}
 
     def program(env_id: str, num_envs: int, steps: int) -> Callable[[Any], Any]:
@@ -149,8 +303,46 @@ def measure_envs(build: Callable[[str, int], tuple[Any, ...]]) -> None:
                     jax.block_until_ready(run(jax.random.key(1 + index)))
             nanoseconds[name] = median(watch.cpu.values()) / (num_envs * steps) * 1e9
             episode_length[name] = num_envs * steps / max(int(episodes.sum()), 1)
-    line = {"wall": total.wall, "cpu": total.cpu, "nanoseconds": nanoseconds, "episode_length": episode_length}
-    print(json.dumps(line | {"versions": versions()}))
+    report(total, Stopwatch(), episode_length, nanoseconds=nanoseconds)
+
+
+def measure_replay(build: Callable[[int], tuple[Any, Any, Any]]) -> None:
+    """Add a step of every environment to a full replay and sample a batch from it, again and again; print one line.
+
+    Args:
+        build: `(capacity in rows) -> (init, add, sample)`: `init() -> replay` that is full,
+            `add(replay, observation [B, O], reward [B]) -> replay`, `sample(replay, key) -> batch`.
+    """
+    import jax
+    import jax.numpy as jnp
+
+    args = arguments()
+    nanoseconds, rounds = {}, REPLAY["rounds"]
+    total = Stopwatch()
+    with total("run"):
+        for name, capacity in REPLAY["cases"].items():
+            init, add, sample = build(capacity)
+
+            def run(replay: Any, key: Any, add: Any = add, sample: Any = sample) -> Any:
+                def one(carry: Any, key: Any) -> tuple[Any, None]:
+                    replay, total = carry
+                    x = total % 2 + jnp.zeros((REPLAY["added"], REPLAY["observation"]))
+                    replay = add(replay, x, x[:, 0])
+                    batch = sample(replay, key)
+                    return (replay, sum(jnp.sum(leaf) for leaf in jax.tree.leaves(batch))), None
+
+                carry = (replay, jnp.zeros(()))
+                return jax.lax.scan(one, carry, jax.random.split(key, rounds))[0]
+
+            replay, watch = init(), Stopwatch()
+            program = jax.jit(run, donate_argnums=0)
+            replay, _ = jax.block_until_ready(program(replay, jax.random.key(0)))
+            for index in range(args.repeat):
+                with watch(str(index)):
+                    replay, _ = jax.block_until_ready(program(replay, jax.random.key(1 + index)))
+            nanoseconds[name] = median(watch.cpu.values()) / rounds * 1e9
+            del replay
+    report(total, Stopwatch(), {}, nanoseconds=nanoseconds)
 
 
 def versions() -> dict[str, str]:
@@ -159,7 +351,7 @@ def versions() -> dict[str, str]:
     for name in PACKAGES:
         if name in sys.modules:
             try:
-                found[name] = importlib.metadata.version(name)
+                found[name] = importlib.metadata.version({"sbx": "sbx-rl"}.get(name, name))
             except importlib.metadata.PackageNotFoundError:  # run from the checkout
                 found[name] = getattr(sys.modules[name], "__version__", "unknown")
     return found

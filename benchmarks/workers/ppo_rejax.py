@@ -3,46 +3,55 @@ and critic, and it logs nothing."""
 
 from typing import Any
 
-from benchmarks.workers.common import PPO, Stopwatch, measure
+from benchmarks.workers.common import Stopwatch, arguments, measure, settings_of
 
 
 def main() -> None:
-    watch = Stopwatch()
+    args, watch = arguments(), Stopwatch()
+    settings = settings_of(args.work)
     with watch("import"):
         import jax
         import rejax  # pyright: ignore[reportMissingImports]
         from rejax.evaluate import evaluate  # pyright: ignore[reportMissingImports]
     with watch("build"):
-        env_steps = PPO["updates"] * PPO["num_envs"] * PPO["num_steps"]
+        env_steps = settings["updates"] * settings["num_envs"] * settings["num_steps"]
         same = ("env", "num_envs", "num_steps", "num_epochs", "num_minibatches", "learning_rate", "max_grad_norm")
         algorithm = rejax.PPO.create(
-            **{name: PPO[name] for name in same},
-            gamma=PPO["discount"],
-            gae_lambda=PPO["trace"],
-            clip_eps=PPO["clip"],
-            vf_coef=PPO["value_coef"],
-            ent_coef=PPO["entropy_coef"],
-            agent_kwargs={"hidden_layer_sizes": PPO["hidden"], "activation": PPO["activation"]},
+            **{name: settings[name] for name in same},
+            gamma=settings["discount"],
+            gae_lambda=settings["trace"],
+            clip_eps=settings["clip"],
+            vf_coef=settings["value_coef"],
+            ent_coef=settings["entropy_coef"],
+            agent_kwargs={"hidden_layer_sizes": settings["hidden"], "activation": settings["activation"]},
             total_timesteps=env_steps,
             eval_freq=env_steps,
             skip_initial_evaluation=True,
         ).replace(eval_callback=lambda algorithm, state, key: ())
+        train = algorithm.train if settings["num_seeds"] == 1 else jax.vmap(algorithm.train)
+
+    def keys(key: Any) -> Any:
+        return key if settings["num_seeds"] == 1 else jax.random.split(key, settings["num_seeds"])
 
     def prepare(key: Any) -> Any:
-        return jax.jit(algorithm.train).lower(key).compile()
+        program = jax.jit(train).lower(keys(key)).compile()
+        return lambda key: program(keys(key))
 
     def check(out: Any) -> dict[str, Any]:
         state, _ = out
+        env_steps = int(state.global_step.sum())
+        if settings["num_seeds"] > 1:
+            state = jax.tree.map(lambda leaf: leaf[0], state)
         act = algorithm.make_act(state)
-        _, returns = evaluate(act, jax.random.key(1), algorithm.env, algorithm.env_params, PPO["eval_episodes"])
+        _, returns = evaluate(act, jax.random.key(1), algorithm.env, algorithm.env_params, settings["eval_episodes"])
         params = (state.actor_ts.params, state.critic_ts.params)
         return {
-            "env_steps": int(state.global_step),
+            "env_steps": env_steps,
             "parameters": sum(x.size for x in jax.tree.leaves(params)),
             "return": float(returns.mean()),
         }
 
-    measure(watch, prepare, check)
+    measure(args, watch, prepare, check)
 
 
 if __name__ == "__main__":

@@ -2,45 +2,59 @@
 
 from typing import Any
 
-from benchmarks.workers.common import PPO, Stopwatch, measure
+from benchmarks.workers.common import Stopwatch, arguments, measure, settings_of
 
 
 def main() -> None:
-    watch = Stopwatch()
+    args, watch = arguments(), Stopwatch()
+    settings = settings_of(args.work)
     with watch("import"):
         import jax
         import optax
 
         import rlx
     with watch("build"):
-        env: Any = rlx.make(PPO["env"])
-        network = rlx.nets.actor_critic(env, PPO["hidden"], PPO["activation"])
+        env: Any = rlx.make(settings["env"])
+        network = rlx.nets.actor_critic(env, settings["hidden"], settings["activation"])
         optimizer = optax.flatten(
-            optax.chain(optax.clip_by_global_norm(PPO["max_grad_norm"]), optax.adam(PPO["learning_rate"]))
+            optax.chain(optax.clip_by_global_norm(settings["max_grad_norm"]), optax.adam(settings["learning_rate"]))
         )
         same = ("num_envs", "num_steps", "num_epochs", "num_minibatches", "discount", "trace", "clip", "value_coef")
         config = rlx.PPOConfig(
-            **{name: PPO[name] for name in same}, entropy_coef=PPO["entropy_coef"], value_clip=PPO["clip"]
+            **{name: settings[name] for name in same},
+            entropy_coef=settings["entropy_coef"],
+            value_clip=settings["clip"],
         )
-        algorithm = rlx.ppo(env, network, optimizer, config)
+        one = rlx.ppo(env, network, optimizer, config)
+        algorithm = one if settings["num_seeds"] == 1 else rlx.over_seeds(one)
+
+    def keys(key: Any) -> Any:
+        return key if settings["num_seeds"] == 1 else jax.random.split(key, settings["num_seeds"])
 
     def prepare(key: Any) -> Any:
-        init = rlx.jit(algorithm.init, once=True).lower(key).compile()
-        steps = rlx.compile_steps(algorithm, jax.eval_shape(algorithm.init, key), PPO["updates"])
-        return lambda key: steps(init(key))
+        init = rlx.jit(algorithm.init, once=True).lower(keys(key)).compile()
+        steps = rlx.compile_steps(algorithm, jax.eval_shape(algorithm.init, keys(key)), settings["updates"])
+        return lambda key: steps(init(keys(key)))
 
     def check(out: Any) -> dict[str, Any]:
         state, metrics = out
+        if settings["num_seeds"] > 1:
+            state = jax.tree.map(lambda leaf: leaf[0], state)
         episodes = jax.jit(
-            lambda state, key: rlx.evaluate(algorithm, env, state, key, PPO["eval_episodes"], greedy=False)
+            lambda state, key: rlx.evaluate(one, env, state, key, settings["eval_episodes"], greedy=False)
         )(state, jax.random.key(1))
         return {
-            "env_steps": metrics["loss"].shape[0] * config.env_steps,
+            "env_steps": metrics["loss"].size * config.env_steps,
             "parameters": sum(x.size for x in jax.tree.leaves(state.learner.params)),
             "return": float(episodes.episode_return.mean()),
         }
 
-    measure(watch, prepare, check)
+    def flop() -> float:
+        from benchmarks.budget import matrix_flops
+
+        return settings["updates"] * matrix_flops(algorithm.step, jax.eval_shape(algorithm.init, keys(jax.random.key(0))))
+
+    measure(args, watch, prepare, check, flop)
 
 
 if __name__ == "__main__":

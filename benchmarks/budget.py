@@ -98,13 +98,19 @@ def kernels(text: str) -> int:
             total += kind not in FREE
             if kind == "while":
                 trips = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
-                total += (int(trips[1]) if trips else 1) * sum(map(count, re.findall(r"(?:body|condition)=%?([\w.\-]+)", line)))
+                total += (int(trips[1]) if trips else 1) * sum(
+                    map(count, re.findall(r"(?:body|condition)=%?([\w.\-]+)", line))
+                )
             elif kind == "call":  # a small one is compiled into one kernel, loop and all
                 small = "xla_cpu_small_call" in line
                 total += 1 if small else sum(map(count, re.findall(r"to_apply=%?([\w.\-]+)", line)))
             elif kind == "conditional":
                 branches = re.search(r"branch_computations=\{([^}]*)\}", line)
-                names = branches[1].replace("%", "").split(", ") if branches else re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line)
+                names = (
+                    branches[1].replace("%", "").split(", ")
+                    if branches
+                    else re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line)
+                )
                 total += 1 + max(map(count, names))
         return total
 
@@ -169,7 +175,9 @@ def main() -> None:
         rows[name] = measure(name, peak)
         print(name, rows[name], flush=True)
     versions = {"jax": jax.__version__, "rlx": rlx.__version__}
-    FILE.write_text(json.dumps({"peak_gflop_per_s": round(peak / 1e9, 1), "versions": versions, "steps": rows}, indent=1) + "\n")
+    FILE.write_text(
+        json.dumps({"peak_gflop_per_s": round(peak / 1e9, 1), "versions": versions, "steps": rows}, indent=1) + "\n"
+    )
 
 
 if __name__ == "__main__":

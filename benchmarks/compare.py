@@ -92,7 +92,7 @@ def compare_work(name: str, work: Work, pythons: dict[str, str], args: argparse.
             return {library: [each[library] for each in rounds] for library in pythons}
 
         result: dict[str, Any] = {}
-        if work.env_steps is not None:
+        if work.env_steps:
             result |= {"env_steps": work.env_steps, "gradient_steps": work.gradient_steps}
             result["check"] = {
                 library: [run(library, "--check", f"--seed={seed}")["check"] for seed in range(args.seeds)]
@@ -104,7 +104,7 @@ def compare_work(name: str, work: Work, pythons: dict[str, str], args: argparse.
                 run(library, cache=True)
             result["warm"] = compare(series(cache=True), fresh_metrics)
         steady = series(f"--repeat={args.repeat}")
-        if work.env_steps is None:
+        if not work.env_steps:
             result["check"] = {library: rows[0]["check"] for library, rows in steady.items()}
             result["steady"] = compare(steady, lambda row: row["nanoseconds"])
         else:
@@ -153,7 +153,6 @@ def fresh_metrics(row: dict[str, Any]) -> dict[str, float]:
 
 def steady_metrics(row: dict[str, Any], work: Work) -> dict[str, float]:
     """Seconds of CPU time of one run of the compiled program, the median of the process's repetitions, and rates."""
-    assert work.env_steps and work.gradient_steps
     seconds = median(row["steady_cpu"])
     return {
         "run": seconds,

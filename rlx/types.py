@@ -32,12 +32,15 @@ class Algorithm(NamedTuple):
         act: `(state, key, observation) -> action` as the policy draws it (see `vectorize` for how an action becomes
             the environment's); with key None the greedy one. Any leading axes.
         host: True where init and step leave XLA (a gymnasium environment), so that they cannot be jitted or vmapped.
+        halves: `(collect, learn)` where `step` is `learn(*collect(state))`, so that many agents may collect side by
+            side and learn one after another; None where that does not pay.
     """
 
     init: Callable[[Key], PyTree]
     step: Callable[[PyTree], tuple[PyTree, Metrics]]
     act: Callable[[PyTree, Key | None, PyTree], jax.Array]
     host: bool = False
+    halves: tuple[Callable[[PyTree], tuple], Callable[..., tuple[PyTree, Metrics]]] | None = None
 
 
 class Step(NamedTuple):

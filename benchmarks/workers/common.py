@@ -23,6 +23,7 @@ PPO = {
     "num_epochs": 4,
     "num_minibatches": 4,
     "updates": 976,
+    "check_updates": 976,  # with --check
     "num_seeds": 1,  # trained side by side
     "hidden": (64, 64),  # of two separate networks
     "activation": "tanh",
@@ -58,7 +59,7 @@ DQN = {  # the sizes of Stable-Baselines3's defaults
 SAC = {
     "env": "Pendulum-v1",
     "updates": 2_000,  # each of one environment step and one gradient step
-    "check_updates": 10_000,
+    "check_updates": 10_000,  # with --check
     "batch_size": 256,
     "replay_size": 50_000,
     "prefill": 500,
@@ -93,15 +94,15 @@ class Work(NamedTuple):
         settings: what the workers read.
         workers: module of each library, rlx's first.
         fresh: whether whole processes are timed too, without and with a compilation cache.
-        env_steps: of one run; None where nothing is trained.
+        env_steps: of one run; 0 where nothing is trained.
         gradient_steps: of one run.
     """
 
     settings: dict[str, Any]
     workers: dict[str, str]
     fresh: bool = False
-    env_steps: int | None = None
-    gradient_steps: int | None = None
+    env_steps: int = 0
+    gradient_steps: int = 0
 
 
 def ppo_work(fresh: bool = False, **changes: Any) -> Work:
@@ -130,8 +131,8 @@ REPLAY_WORKERS = {"rlx": "replay_rlx", "flashbax": "replay_flashbax"}
 WORKS = {
     "ppo": {
         "ppo": ppo_work(fresh=True),
-        "ppo, 1,024 environments": ppo_work(num_envs=1024, updates=8),
-        "ppo, 64 seeds": ppo_work(num_seeds=64, updates=40),
+        "ppo, 1,024 environments": ppo_work(num_envs=1024, updates=8, check_updates=40),
+        "ppo, 64 seeds": ppo_work(num_seeds=64, updates=40, check_updates=200),
     },
     "dqn": {
         "dqn": dqn_work(),
@@ -210,10 +211,10 @@ def measure(
 
     compiled = 0.0
 
-    def listen(event: str, seconds: float, **_: Any) -> None:
+    def listen(event: str, duration_secs: float, **_: str | int) -> None:
         nonlocal compiled
         if event == "/jax/core/compile/backend_compile_duration":  # or taken from the cache
-            compiled += seconds
+            compiled += duration_secs
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     key = jax.random.key(args.seed)

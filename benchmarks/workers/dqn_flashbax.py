@@ -23,6 +23,7 @@ def main() -> None:
         network = nn.Sequential(
             [layer for width in settings["hidden"] for layer in (nn.Dense(width), nn.relu)] + [nn.Dense(2)]
         )
+        apply: Any = network.apply
         optimizer = optax.chain(
             optax.clip_by_global_norm(settings["max_grad_norm"]), optax.adam(settings["learning_rate"])
         )
@@ -36,9 +37,9 @@ def main() -> None:
         def interact(key: Any, params: Any, epsilon: Any, env_state: Any, observation: Any) -> tuple[Any, ...]:
             explore_key, action_key, step_key, reset_key = jax.random.split(key, 4)
             random = jax.random.randint(action_key, (num_envs,), 0, 2)
-            greedy = jnp.argmax(network.apply(params, observation), axis=-1)
+            greedy = jnp.argmax(apply(params, observation), axis=-1)
             action = jnp.where(jax.random.uniform(explore_key, (num_envs,)) < epsilon, random, greedy)
-            keys = (jax.random.split(step_key, num_envs), jax.random.split(reset_key, num_envs))
+            keys = jnp.stack([jax.random.split(step_key, num_envs), jax.random.split(reset_key, num_envs)])
             env_state, next_observation, step = env.step(keys, env_state, action)
             row = {
                 "observation": observation,
@@ -50,11 +51,11 @@ def main() -> None:
             return env_state, next_observation, row
 
         def learn(params: Any, target_params: Any, opt_state: Any, batch: Any) -> tuple[Any, Any, Any]:
-            next_value = jnp.max(network.apply(target_params, batch["next_observation"]), axis=-1)
+            next_value = jnp.max(apply(target_params, batch["next_observation"]), axis=-1)
             target = batch["reward"] + discount * (1.0 - batch["terminated"]) * next_value
 
             def loss_of(params: Any) -> Any:
-                values: Any = network.apply(params, batch["observation"])
+                values = apply(params, batch["observation"])
                 value = jnp.take_along_axis(values, batch["action"][:, None], axis=-1)[:, 0]
                 return 0.5 * jnp.mean(jnp.square(value - target))
 
@@ -98,7 +99,7 @@ def main() -> None:
         greedy = rlx.Algorithm(lambda key: params, lambda state: (state, {}), lambda params, key, x: act(params, x))
 
         def act(params: Any, observation: Any) -> Any:
-            return jnp.argmax(network.apply(params, observation), axis=-1)
+            return jnp.argmax(apply(params, observation), axis=-1)
 
         episodes = jax.jit(
             lambda state, key: rlx.evaluate(greedy, rlx.make(settings["env"]), state, key, settings["eval_episodes"])

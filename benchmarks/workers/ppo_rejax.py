@@ -14,7 +14,8 @@ def main() -> None:
         import rejax  # pyright: ignore[reportMissingImports]
         from rejax.evaluate import evaluate  # pyright: ignore[reportMissingImports]
     with watch("build"):
-        env_steps = settings["updates"] * settings["num_envs"] * settings["num_steps"]
+        updates = settings["check_updates" if args.check else "updates"]
+        env_steps = updates * settings["num_envs"] * settings["num_steps"]
         same = ("env", "num_envs", "num_steps", "num_epochs", "num_minibatches", "learning_rate", "max_grad_norm")
         algorithm = rejax.PPO.create(
             **{name: settings[name] for name in same},

@@ -14,6 +14,7 @@ def main() -> None:
 
         import rlx
     with watch("build"):
+        updates = settings["check_updates" if args.check else "updates"]
         env: Any = rlx.make(settings["env"])
         network = rlx.nets.actor_critic(env, settings["hidden"], settings["activation"])
         optimizer = optax.flatten(
@@ -33,7 +34,7 @@ def main() -> None:
 
     def prepare(key: Any) -> Any:
         init = rlx.jit(algorithm.init, once=True).lower(keys(key)).compile()
-        steps = rlx.compile_steps(algorithm, jax.eval_shape(algorithm.init, keys(key)), settings["updates"])
+        steps = rlx.compile_steps(algorithm, jax.eval_shape(algorithm.init, keys(key)), updates)
         return lambda key: steps(init(keys(key)))
 
     def check(out: Any) -> dict[str, Any]:
@@ -52,7 +53,7 @@ def main() -> None:
     def flop() -> float:
         from benchmarks.budget import matrix_flops
 
-        return settings["updates"] * matrix_flops(algorithm.step, jax.eval_shape(algorithm.init, keys(jax.random.key(0))))
+        return updates * matrix_flops(algorithm.step, jax.eval_shape(algorithm.init, keys(jax.random.key(0))))
 
     measure(args, watch, prepare, check, flop)
 

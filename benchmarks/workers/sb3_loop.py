@@ -47,5 +47,3 @@ def measure_learner(watch: Stopwatch, make: Any, policy: dict[str, Any], paramet
         gradient_steps = int(getattr(model, "_n_updates", 0))
         facts = {"gradient_steps": gradient_steps, "parameters": parameters(model), "return": float(mean)}
     report(watch, steady, facts)
-
-

@@ -16,7 +16,7 @@ import optax
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
 from rlx.core.learn import gradient_step, init_learner, minibatches
 from rlx.core.normalize import RewardScaler, normalize_observation, update_observation_moments
-from rlx.core.on_policy import normalize_transitions, on_policy, start, successor_values, with_last
+from rlx.core.on_policy import normalize_transitions, on_policy, over_time, start, successor_values, with_last
 from rlx.core.rollout import RolloutState
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
@@ -218,10 +218,11 @@ def make_batch(params: PyTree, apply: Callable, transitions: Transition, discoun
     The network sees the whole rollout at once, which is faster than asking it at every step of the rollout.
     """
     # One row more at the end, for the value that follows the last row; its log-probability is dropped.
-    distribution, values = apply(params, with_last(transitions.observation, transitions.next_observation))
+    observations = with_last(transitions.observation, transitions.next_observation)
+    distribution, values = over_time(apply, params, observations)
     log_prob = distribution.log_prob(with_last(transitions.action, transitions.action))[:-1]
     value = values[:-1]
-    next_value = successor_values(lambda observation: apply(params, observation)[1], values, transitions)
+    next_value = successor_values(lambda observation: over_time(apply, params, observation)[1], values, transitions)
     advantage = gae(
         transitions.reward, value, next_value, transitions.terminated, transitions.truncated, discount, trace
     )
@@ -251,13 +252,16 @@ def fit_batch(
     ordered = jax.tree.map(lambda x: x[rows], batch._replace(observation=()))
     if config.normalize_advantage:
         ordered = ordered._replace(advantage=standardize(ordered.advantage, axis=1))
-    weights = (config.clip, config.value_clip, config.value_coef, config.entropy_coef)
+
+    def loss(params: PyTree, minibatch: PPOBatch) -> tuple[jax.Array, Metrics]:
+        weights = (config.clip, config.value_clip, config.value_coef, config.entropy_coef)
+        return ppo_loss(params, apply, minibatch, *weights)
 
     def one(carry: tuple[Learner, jax.Array], x: tuple[jax.Array, PPOBatch]) -> tuple[tuple, Metrics]:
         learner, stopped = carry
         rows, minibatch = x
         minibatch = minibatch._replace(observation=jax.tree.map(lambda x: x[rows], batch.observation))
-        updated, metrics = gradient_step(ppo_loss, optimizer, learner, apply, minibatch, *weights)
+        updated, metrics = gradient_step(loss, optimizer, learner, rows=minibatch)
         if config.target_kl is None:
             return (updated, stopped), metrics
         stopped |= metrics["approx_kl"] > config.target_kl

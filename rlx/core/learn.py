@@ -15,6 +15,7 @@ from jax.flatten_util import ravel_pytree
 from rlx.types import Key, Learner, Metrics, PyTree
 
 Loss = Callable[..., tuple[jax.Array, Metrics]]
+BLOCK = 1024  # rows
 
 
 def init_learner(params: PyTree, optimizer: optax.GradientTransformation) -> Learner:
@@ -30,18 +31,61 @@ def init_learner(params: PyTree, optimizer: optax.GradientTransformation) -> Lea
 
 
 def gradient_step(
-    loss: Loss, optimizer: optax.GradientTransformation, learner: Learner, *args: PyTree
+    loss: Loss, optimizer: optax.GradientTransformation, learner: Learner, *args: PyTree, rows: PyTree = None
 ) -> tuple[Learner, Metrics]:
     """Take one optimiser step on `loss(params, *args) -> (loss, metrics)`.
+
+    Args:
+        loss: what to descend.
+        optimizer: optax's.
+        learner: the parameters, and the optimiser's state.
+        *args: of the loss.
+        rows: `[N, ...]`, where the loss is `loss(params, rows, *args)` and it and its metrics are means over the rows:
+            many of them are then taken a block at a time (see `mean_over_rows`).
 
     Returns:
         The learner, and the loss's metrics with `loss` and `gradient_norm` (before any clipping).
     """
-    (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(learner.params, *args)
+    differentiate = jax.value_and_grad(loss, has_aux=True)
+    if rows is None:
+        (value, metrics), gradients = differentiate(learner.params, *args)
+    else:
+        (value, metrics), gradients = mean_over_rows(lambda rows: differentiate(learner.params, rows, *args), rows)
     updates, opt_state = optimizer.update(gradients, learner.opt_state, learner.params)
     params = optax.apply_updates(learner.params, updates)
     gradient_norm = jnp.linalg.norm(ravel_pytree(gradients)[0])  # one reduction in place of one a leaf
     return Learner(params, opt_state), metrics | {"loss": value, "gradient_norm": gradient_norm}
+
+
+def block_size(num_rows: int) -> int:
+    """Rows to take at once: on a CPU what its cache holds of a small network's activations, elsewhere all.
+
+    Blocks are alike, so it is a divisor of `num_rows`, unless that has none near.
+    """
+    if jax.default_backend() != "cpu":
+        return num_rows
+    largest = max(size for size in range(1, min(num_rows, BLOCK) + 1) if num_rows % size == 0)
+    return largest if 4 * largest >= BLOCK else num_rows
+
+
+def mean_over_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+    """Ask a function for means over rows `[N, ...]`, block by block: the same numbers, up to rounding, as all at once.
+
+    A network's activations of one block stay in the CPU's cache, where those of all rows go through memory: PPO with
+    minibatches of 32,768 rows takes two thirds of the time.
+    """
+    num_rows = jax.tree.leaves(rows)[0].shape[0]
+    size = block_size(num_rows)
+    if size == num_rows:
+        return function(rows)
+    blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), rows)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], blocks))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+    def add(total: PyTree, block: PyTree) -> tuple[PyTree, None]:
+        return jax.tree.map(jnp.add, total, function(block)), None
+
+    return jax.tree.map(lambda x: x * (size / num_rows), jax.lax.scan(add, zeros, blocks)[0])
 
 
 def minibatches(key: Key, num_rows: int, num_epochs: int, num_minibatches: int) -> jax.Array:

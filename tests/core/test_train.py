@@ -31,10 +31,10 @@ def walk(data=None):
     return rlx.Algorithm(init, step, lambda state, key, observation: observation + state["sum"][0])
 
 
-def ppo(env=None):
+def ppo(env=None, num_steps=4):
     env = env or rlx.envs.CartPole(max_steps=5)
     network = rlx.nets.ActorCritic(rlx.nets.CategoricalHead(2), (4,))
-    return rlx.ppo(env, network, optax.adam(1e-2), rlx.PPOConfig(2, 4, 2, 2))
+    return rlx.ppo(env, network, optax.adam(1e-2), rlx.PPOConfig(2, num_steps, 2, 2))
 
 
 def assert_equal(x, y):
@@ -88,8 +88,10 @@ def test_closed_over_arrays_become_arguments(xp):
     np.testing.assert_allclose(metrics["draw"], without["draw"] + 1, rtol=1e-6)
 
 
-def test_over_seeds_equals_a_loop():
-    algorithm, keys = ppo(), seed_keys([3, 8])
+@pytest.mark.parametrize("num_steps", [4, 50])  # of 2 environments: too few rows to learn one after another, and enough
+def test_over_seeds_equals_a_loop(num_steps):
+    algorithm, keys = ppo(num_steps=num_steps), seed_keys([3, 8])
+    assert (algorithm.halves is None) == (num_steps == 4)
     assert_equal(keys[1], jax.random.key(8))
     seeds = rlx.over_seeds(algorithm)
     state, metrics = jax.jit(lambda keys: rlx.train(seeds, keys, 2))(keys)

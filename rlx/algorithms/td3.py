@@ -22,6 +22,7 @@ from rlx.core.replay import Batch, Replay, add, prefill, read, require_replay, s
 from rlx.core.rollout import RolloutState, rollout, uniform_policy
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
+from rlx.ops.random import normal
 from rlx.ops.td import td_target
 from rlx.types import Algorithm, Env, Key, Learner, Metrics, Network, PyTree, Transition
 
@@ -177,7 +178,7 @@ def td3(
         action = actor.apply(params, observation)
         if key is None:
             return action
-        noise = config.exploration_noise * jax.random.normal(key, action.shape)
+        noise = config.exploration_noise * normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0)
 
     def act(state: TD3State, key: Key | None, observation: PyTree) -> jax.Array:
@@ -213,7 +214,7 @@ def td3_learn(
     replay = add(state.replay, transitions)
     rows_key, noise_key = jax.random.split(key)
     rows = sample_rows(rows_key, replay, (config.gradient_steps, config.batch_size))
-    noise = config.target_noise * jax.random.normal(noise_key, (*rows.shape, replay.rows.action.shape[-1]))
+    noise = config.target_noise * normal(noise_key, (*rows.shape, replay.rows.action.shape[-1]))
     noise = jnp.clip(noise, -config.target_noise_clip, config.target_noise_clip)
 
     def one(carry: tuple, draw: tuple[jax.Array, jax.Array]) -> tuple[tuple, Metrics]:

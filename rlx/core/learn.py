@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
+from rlx.ops.random import bits
 from rlx.types import Key, Learner, Metrics, PyTree
 
 Loss = Callable[..., tuple[jax.Array, Metrics]]
@@ -96,9 +97,9 @@ def minibatches(key: Key, num_rows: int, num_epochs: int, num_minibatches: int) 
     """
     if num_rows % num_minibatches:
         raise ValueError(f"{num_rows} rows do not divide into {num_minibatches} minibatches")
-    bits = jax.random.bits(key, (num_epochs * num_rows,), jnp.uint32).reshape(num_epochs, num_rows)
+    drawn = bits(key, (num_epochs, num_rows))
     with jax.enable_x64(True):
         index = jnp.arange(num_rows, dtype=jnp.uint64)
-        packed = (bits.astype(jnp.uint64) << 32) | index
+        packed = (drawn.astype(jnp.uint64) << 32) | index
         order = (jnp.sort(packed, axis=-1) & 0xFFFFFFFF).astype(jnp.int32)
     return order.reshape(num_epochs * num_minibatches, num_rows // num_minibatches)

@@ -13,6 +13,7 @@ import numpy as np
 
 from rlx.core.config import require
 from rlx.core.rollout import Policy, RolloutState, rollout, start_rollout
+from rlx.ops.random import bits, uniform
 from rlx.types import Key, PyTree, Transition, VectorEnv
 
 
@@ -79,9 +80,9 @@ def sample_rows(key: Key, replay: Replay, shape: tuple[int, ...]) -> jax.Array:
     One draw of random bits, whatever the capacity: the high half of the product of 32 random bits and the count.
     """
     count = held_rows(replay)
-    bits = jax.random.bits(key, shape, jnp.uint32)
+    drawn = bits(key, shape)
     with jax.enable_x64(True):
-        return ((bits.astype(jnp.uint64) * count.astype(jnp.uint64)) >> 32).astype(jnp.int32)
+        return ((drawn.astype(jnp.uint64) * count.astype(jnp.uint64)) >> 32).astype(jnp.int32)
 
 
 def read(replay: Replay, rows: jax.Array, discount: float, num_steps: int = 1) -> Batch:
@@ -177,7 +178,7 @@ def sample_by_priority(key: Key, priorities: Priorities, num_rows: int) -> tuple
     """
     tree, leaves = priorities.tree, priorities.tree.shape[0] // 2
     total = tree[1]
-    point = (jnp.arange(num_rows) + jax.random.uniform(key, (num_rows,))) / num_rows * total
+    point = (jnp.arange(num_rows) + uniform(key, (num_rows,))) / num_rows * total
 
     def down(_: int, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         node, point = carry

@@ -16,6 +16,7 @@ import numpy as np
 
 from rlx.nets.actor_critic import NormalHead, policy_head
 from rlx.nets.inputs import split_mask
+from rlx.ops.random import uniform
 from rlx.types import Key, Metrics, PyTree, Transition, VectorEnv
 
 Policy = Callable[[PyTree, Key, PyTree], jax.Array]  # (actor, key, observation [B, ...]) -> action [B, ...]
@@ -33,7 +34,7 @@ def uniform_policy(action_space: gymnasium.Space) -> Policy:
         observation, mask = split_mask(observation)
         shape = (jax.tree.leaves(observation)[0].shape[0], head.outputs)
         if isinstance(head, NormalHead):
-            return jax.random.uniform(key, shape, minval=-1.0)
+            return 2.0 * uniform(key, shape) - 1.0
         return head(jnp.zeros(shape), mask).sample(key)
 
     return draw

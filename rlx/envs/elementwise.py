@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
+from rlx.ops.random import GOLDEN, check_reuse, mix
 from rlx.types import Key
 
 _SQUARES = (0.0, (math.pi / 2) ** 2)  # of an angle in [-pi/2, pi/2]
@@ -37,16 +38,10 @@ def cos_sin(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def uniform(key: Key, n: int) -> tuple[jax.Array, ...]:
-    """Draw n independent float32 scalars, uniform in [0, 1), by hashing the key's words with the number of the draw.
-
-    The key itself comes from JAX's generator. The hash, x -> x ^ x >> 16, twice times an odd number, is the finaliser
-    of MurmurHash3 (public domain): a bijection of 32 bits in which each input bit flips half of the output's.
-    """
-    # The checker of key reuse does not see that words are taken, but it sees a draw.
-    if jax.config.jax_debug_key_reuse:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.random.bits(key)
+    """Draw n independent float32, uniform in [0, 1), as `rlx.ops.random` does, each a scalar of its own."""
+    check_reuse(key)
     first, second = jax.random.key_data(key)[:2]
-    words = [_mix(second ^ _mix(first + np.uint32(i * 0x9E3779B9 & 0xFFFFFFFF))) for i in range(1, n + 1)]
+    words = [mix(second ^ mix(first + np.uint32(i * int(GOLDEN) & 0xFFFFFFFF))) for i in range(1, n + 1)]
     return tuple((word >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24 for word in words)
 
 
@@ -55,9 +50,3 @@ def _horner(coefficients: list[float], x: jax.Array) -> jax.Array:
     for coefficient in coefficients[-2::-1]:
         total = total * x + coefficient
     return total
-
-
-def _mix(word: jax.Array) -> jax.Array:
-    word = (word ^ (word >> 16)) * np.uint32(0x85EBCA6B)
-    word = (word ^ (word >> 13)) * np.uint32(0xC2B2AE35)
-    return word ^ (word >> 16)

@@ -9,6 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from rlx.ops.random import normal
+
 ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "gelu": jax.nn.gelu, "silu": jax.nn.silu}
 
 
@@ -23,7 +25,7 @@ def init_mlps(key: jax.Array, mlps: Mapping[str, tuple[Sequence[int], float]]) -
     kernels share one draw of random numbers: draws and decompositions are what takes long to compile.
     """
     shapes = {name: list(itertools.pairwise(sizes)) for name, (sizes, _) in mlps.items()}
-    noise = jax.random.normal(key, (sum(math.prod(shape) for layers in shapes.values() for shape in layers),))
+    noise = normal(key, (sum(math.prod(shape) for layers in shapes.values() for shape in layers),))
     start, params = 0, {}
     for name, (_, gain) in mlps.items():
         gains = [math.sqrt(2.0)] * (len(shapes[name]) - 1) + [gain]

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from rlx.ops.random import gumbel, normal
+
 
 class Categorical(NamedTuple):
     """A choice among A actions.
@@ -23,7 +25,7 @@ class Categorical(NamedTuple):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw an action `[...]` int32."""
-        return jax.random.categorical(key, self.logits)
+        return jnp.argmax(self.logits + gumbel(key, self.logits.shape), axis=-1).astype(jnp.int32)
 
     def mode(self) -> jax.Array:
         """Most probable action `[...]` int32."""
@@ -129,7 +131,7 @@ class Normal(NamedTuple):
 
     def sample(self, key: jax.Array) -> jax.Array:
         """Draw an action `[..., D]`."""
-        return self.mean + jnp.exp(self.log_scale) * jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        return self.mean + jnp.exp(self.log_scale) * normal(key, self.mean.shape)
 
     def mode(self) -> jax.Array:
         """The mean `[..., D]`."""
@@ -180,7 +182,7 @@ class TanhNormal(NamedTuple):
 
         Gradients pass through both to the mean and the scale.
         """
-        noise = jax.random.normal(key, self.mean.shape, self.mean.dtype)
+        noise = normal(key, self.mean.shape)
         u = self.mean + jnp.exp(self.log_scale) * noise
         return jnp.tanh(u), self._log_prob(u, noise)
 

@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from rlx.ops import Categorical, Normal, TanhNormal
+from rlx.ops.random import normal
 
 KEY = jax.random.key(0)
 MEAN, LOG_SCALE = jnp.array([0.4, -1.1]), jnp.array([-0.7, 0.3])
@@ -78,7 +79,7 @@ def test_reparameterised_gradients_equal_differences():
         return jnp.sum(jnp.sin(2 * action)) - 0.3 * log_prob
 
     def in_numpy(mean, log_scale):
-        noise = np.asarray(jax.random.normal(KEY, (2,)), np.float64)
+        noise = np.asarray(normal(KEY, (2,)), np.float64)
         action = np.tanh(mean + np.exp(log_scale) * noise)
         return np.sum(np.sin(2 * action)) - 0.3 * twin(mean, log_scale, action)
 

@@ -1,0 +1,61 @@
+"""Draws by hashing a key: even, independent of one another and of those of other keys. Axes: K keys, N draws."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from rlx.ops import random
+
+KEY = jax.random.key(0)
+COUNT = 1 << 16
+
+
+def test_bits_by_hand():
+    def mix(word):
+        for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+            word = (word ^ word >> shift) * factor % 2**32
+        return word ^ word >> 16
+
+    key = jax.random.wrap_key_data(jnp.array([123, 456], jnp.uint32))
+    expected = [mix(456 ^ mix((123 + number * 0x9E3779B9) % 2**32)) for number in range(1, 101)]
+    for shape in ((), (3, 2), (100,)):
+        drawn = random.bits(key, shape)
+        assert drawn.shape == shape
+        np.testing.assert_array_equal(np.ravel(drawn), expected[: drawn.size])
+
+
+@pytest.mark.parametrize(
+    ("draw", "exact"), [(random.uniform, stats.uniform), (random.normal, stats.norm), (random.gumbel, stats.gumbel_r)]
+)
+def test_draws_follow_their_distribution(draw, exact):
+    many = np.asarray(draw(KEY, (COUNT,)))
+    across = np.asarray(jax.vmap(lambda key: draw(key, ()))(jax.random.split(KEY, COUNT)))
+    for drawn in (many, across):
+        assert drawn.dtype == np.float32
+        assert stats.kstest(drawn, exact.cdf).pvalue > 1e-3
+
+
+def test_the_ends_of_the_uniform_draw_are_finite_everywhere(monkeypatch):
+    for word in (0, 2**32 - 1):
+        monkeypatch.setattr(random, "mix", lambda x, word=word: jnp.full(jnp.shape(x), word, jnp.uint32))
+        assert 0 < random.uniform(KEY, ()) < 1
+        assert np.isfinite(random.normal(KEY, ()))
+        assert np.isfinite(random.gumbel(KEY, ()))
+
+
+def test_draws_are_independent_within_a_key_and_across_keys():
+    drawn = np.asarray(jax.vmap(lambda key: random.uniform(key, (6,)))(jax.random.split(KEY, COUNT)))  # [K, N]
+    columns = np.concatenate([drawn[1:], drawn[:-1]], axis=1)  # keys side by side too
+    error = 1 / np.sqrt(COUNT)  # standard error of a correlation
+    assert np.abs(np.corrcoef(columns.T) - np.eye(12)).max() < 5 * error
+    assert np.abs(np.corrcoef(((drawn - 0.5) ** 2).T) - np.eye(6)).max() < 5 * error
+
+
+@pytest.mark.parametrize("second", [lambda key: random.bits(key, ()), jax.random.split], ids=["bits", "split"])
+def test_a_key_that_is_used_twice_is_noticed(second):
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda key: random.bits(key, (3,)))(jax.random.key(0))
+        with pytest.raises(jax.errors.KeyReuseError):
+            jax.jit(lambda key: (random.bits(key, (2,)), second(key)))(jax.random.key(1))

@@ -10,7 +10,12 @@ The policy gradient asks what the *policy* did: the mean of A * grad log pi(a|s)
 drawn from pi. After one step the rows are a little old, after twenty they are another policy's: it is on-policy. PPO's
 clip is what makes a few passes over the same rows safe; without it (clip = 10^6 here) they are not.
 
-So both get the same environment steps and more and more gradient steps a row.
+So both get the same environment steps and more and more gradient steps a row. Mean returns of 5 seeds each, of 500:
+
+    passes over a row           1     4    16    64
+    DQN                        43    77   138   373     the more the better
+    policy gradient, no clip  419   304   330   196     the more the worse, and seeds that end at 9
+    PPO, clip 0.2             360   386   500   500     safe
 """
 
 import argparse

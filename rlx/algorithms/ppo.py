@@ -217,12 +217,20 @@ def make_batch(params: PyTree, apply: Callable, transitions: Transition, discoun
 
     The network sees the whole rollout at once, which is faster than asking it at every step of the rollout.
     """
+
+    def log_prob_and_value(observation: PyTree, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+        distribution, value = apply(params, observation)
+        return distribution.log_prob(action), value
+
+    def critic(observation: PyTree) -> jax.Array:
+        return over_time(lambda observation: apply(params, observation)[1], observation)
+
     # One row more at the end, for the value that follows the last row; its log-probability is dropped.
     observations = with_last(transitions.observation, transitions.next_observation)
-    distribution, values = over_time(apply, params, observations)
-    log_prob = distribution.log_prob(with_last(transitions.action, transitions.action))[:-1]
-    value = values[:-1]
-    next_value = successor_values(lambda observation: over_time(apply, params, observation)[1], values, transitions)
+    actions = with_last(transitions.action, transitions.action)
+    log_prob, values = over_time(log_prob_and_value, observations, actions)
+    log_prob, value = log_prob[:-1], values[:-1]
+    next_value = successor_values(critic, values, transitions)
     advantage = gae(
         transitions.reward, value, next_value, transitions.terminated, transitions.truncated, discount, trace
     )

@@ -110,12 +110,17 @@ def with_last(rows: PyTree, last: PyTree) -> PyTree:
     return jax.tree.map(lambda x, y: jnp.concatenate([x, y[-1:]]), rows, last)
 
 
-def over_time(apply: Callable[[PyTree, PyTree], PyTree], params: PyTree, observation: PyTree) -> PyTree:
-    """Apply a network to a rollout `[T, B, ...]`; on a CPU block by block, so that a large one stays in its cache."""
-    steps, num_envs = jax.tree.leaves(observation)[0].shape[:2]
+def over_time(function: Callable[..., PyTree], *rows: PyTree) -> PyTree:
+    """Give `function(*rows)` of a rollout `[T, B, ...]`; on a CPU by blocks, so that a large one stays in its cache.
+
+    Args:
+        function: what it says of a row depends on that row alone, and has its axes first: `[T, B, ...]`.
+        *rows: of the rollout.
+    """
+    steps, num_envs = jax.tree.leaves(rows)[0].shape[:2]
     if jax.default_backend() != "cpu" or steps * num_envs <= BLOCK:
-        return apply(params, observation)
-    return jax.lax.map(lambda x: apply(params, x), observation, batch_size=max(1, BLOCK // num_envs))
+        return function(*rows)
+    return jax.lax.map(lambda rows: function(*rows), rows, batch_size=max(1, BLOCK // num_envs))
 
 
 def successor_values(critic: Callable[[PyTree], jax.Array], values: jax.Array, transitions: Transition) -> jax.Array:

@@ -65,9 +65,11 @@ def test_loss_equals_a_slow_twin(value_clip):
     assert 0 < np.mean(clipped) < 1
 
 
+@pytest.mark.parametrize("block", [1024, 4])  # rows that the network takes at once: all, or those of 2 steps
 @pytest.mark.parametrize(("env", "observation"), [(ENV, False), (rlx.envs.Pendulum(max_steps=5), True)])
-def test_the_first_ratio_is_one(env, observation):
+def test_the_first_ratio_is_one(env, observation, block, monkeypatch):
     """The update sees what the policy saw when it acted, the running statistics included."""
+    monkeypatch.setattr("rlx.core.on_policy.BLOCK", block)
     network = rlx.nets.actor_critic(env, (4,))
     algorithm = rlx.ppo(env, network, optax.adam(0.05), rlx.PPOConfig(2, 8, 1, 1, normalize_observation=observation))
     _, metrics = jax.jit(lambda key: rlx.train(algorithm, key, 3))(KEY)

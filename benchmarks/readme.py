@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.returns import CELLS, RESULTS
 
@@ -33,61 +34,133 @@ def returns_table() -> str:
     return "\n".join(rows)
 
 
-def speed_table() -> str:
-    """Medians of rlx and the peer, and their ratio, from one run in alternation."""
-    file = RESULTS.parent / "compare_ppo.json"
-    if not file.is_file():
+def load(name: str) -> dict[str, Any] | None:
+    """A file of results, or None where it was not made."""
+    file = RESULTS.parent / f"{name}.json"
+    return json.loads(file.read_text()) if file.is_file() else None
+
+
+def origin_of(result: dict[str, Any], versions: dict[str, dict[str, str]]) -> str:
+    """Which libraries, on what machine, from which commit."""
+    origin = result["provenance"]
+    names = {"sbx": "sbx", "sb3": "stable_baselines3"}
+    peers = [
+        f"{names.get(peer, peer)} {found[names.get(peer, peer)]}" for peer, found in versions.items() if peer != "rlx"
+    ]
+    core = f"one pinned core of {origin['cores']} ({origin['cpu']})"
+    return f"{', '.join(peers)}, jax {versions['rlx']['jax']}, {core}, commit {origin['commit'][:7]}."
+
+
+def startup_table() -> str:
+    """Medians of rlx and rejax over whole processes, and their ratio, from one run in alternation."""
+    result = load("compare_ppo")
+    if result is None:
         return "Not measured yet."
-    result = json.loads(file.read_text())
+    work = result["works"]["ppo"]
     parts = [
-        ("whole process, no compilation cache", "cold", "process_wall", "s"),
-        ("whole process, warm compilation cache", "warm", "process_wall", "s"),
-        ("import", "cold", "import_wall", "s"),
-        ("trace and compile", "cold", "compile_wall", "s"),
-        ("training, compiled", "steady", "run_wall", "s"),
+        ("whole process, no compilation cache", "cold", "process", "s"),
+        ("whole process, warm compilation cache", "warm", "process", "s"),
+        ("import", "cold", "import", "s"),
+        ("trace", "cold", "trace", "s"),
+        ("compile", "cold", "compile", "s"),
+        ("training, compiled", "steady", "run", "s"),
         ("peak memory", "cold", "peak_memory_mib", "MiB"),
     ]
     rows = ["| median | rlx | rejax | rlx / rejax |", "|---|---|---|---|"]
     for label, series, metric, unit in parts:
-        row = result[series][metric]
+        row = work[series][metric]
         ours, theirs = row["rlx"]["median"], row["rejax"]["median"]
-        rows.append(f"| {label} | {ours:.3g} {unit} | {theirs:.3g} {unit} | **{row['ratio']:.2f}** |")
-    versions, origin = result["versions"], result["provenance"]
-    rows.append("")
-    rows.append(
-        f"rejax {versions['rejax']['rejax']}, jax {versions['rlx']['jax']}, one pinned core of {origin['cores']} "
-        f"({origin['cpu']}), commit {origin['commit'][:7]}. Both learned: return "
-        f"{result['check']['rlx'][0]['return']:.0f} and {result['check']['rejax'][0]['return']:.0f}."
-    )
+        rows.append(f"| {label} | {ours:.3g} {unit} | {theirs:.3g} {unit} | **{row['ratio']['rejax']:.2f}** |")
+    returns = {
+        library: ", ".join(f"{seed['return']:.0f}" for seed in seeds) for library, seeds in work["check"].items()
+    }
+    rows += [
+        "",
+        f"{origin_of(result, work['versions'])} Both learned: returns {returns['rlx']} and {returns['rejax']}.",
+    ]
     return "\n".join(rows)
+
+
+def rates_table() -> str:
+    """Gradient steps per second of each piece of work, rlx's and each peer's, and rlx's share of the matrix peak."""
+    rows = [
+        "| work | rlx, gradient steps/s | peer | its gradient steps/s | rlx / peer | rlx, share of matrix peak |",
+        "|---|---|---|---|---|---|",
+    ]
+    origins = []
+    for what in ("ppo", "dqn", "sac"):
+        result = load(f"compare_{what}")
+        if result is None:
+            continue
+        for name, work in result["works"].items():
+            row = work["steady"]["gradient_steps_per_s"]
+            share = work["bound"]["seconds"] / work["steady"]["run"]["rlx"]["median"]
+            for peer, ratio in row["ratio"].items():
+                ours, theirs = row["rlx"]["median"], row[peer]["median"]
+                rows.append(f"| {name} | {ours:,.0f} | {PEERS[peer]} | {theirs:,.0f} | **{ratio:.2f}** | {share:.0%} |")
+        peak = next(iter(result["works"].values()))["bound"]["peak_gflop_per_s"]
+        origins.append(f"{what}: {origin_of(result, work['versions'])[:-1]}, matrix peak {peak:.0f} GFLOP/s.")
+    return "\n".join([*rows, "", *origins]) if origins else "Not measured yet."
+
+
+PEERS = {
+    "rejax": "rejax",
+    "flashbax": "plain code over flashbax",
+    "sbx": "SBX",
+    "sb3": "Stable-Baselines3",
+}
+
+
+def replay_table() -> str:
+    """Microseconds of adding 16 rows and sampling 256."""
+    result = load("compare_replay")
+    if result is None:
+        return "Not measured yet."
+    work = result["works"]["replay"]
+    rows = ["| replay | rlx | flashbax | rlx / flashbax |", "|---|---|---|---|"]
+    for size, row in work["steady"].items():
+        ours, theirs = row["rlx"]["median"] / 1000, row["flashbax"]["median"] / 1000
+        rows.append(f"| {size} | {ours:.1f} us | {theirs:.1f} us | **{row['ratio']['flashbax']:.2f}** |")
+    return "\n".join([*rows, "", origin_of(result, work["versions"])])
 
 
 def envs_table() -> str:
     """How many times gymnax's rate each JAX environment steps at, by the number of environments."""
-    file = RESULTS.parent / "compare_envs.json"
-    if not file.is_file():
+    result = load("compare_envs")
+    if result is None:
         return "Not measured yet."
-    result = json.loads(file.read_text())
-    ratios = {tuple(name.split(" x ")): 1 / row["ratio"] for name, row in result["steady"].items()}
+    work = result["works"]["envs"]
+    ratios = {tuple(name.split(" x ")): 1 / row["ratio"]["gymnax"] for name, row in work["steady"].items()}
     sizes = sorted({int(size) for _, size in ratios})
     rows = [f"| environments | {' | '.join(f'{size:,}' for size in sizes)} |", "|---" * (1 + len(sizes)) + "|"]
     for env in dict.fromkeys(env for env, _ in ratios):
         rows.append(f"| {env} | {' | '.join(f'{ratios[env, str(size)]:.1f}' for size in sizes)} |")
-    origin = result["provenance"]
-    rows.append("")
-    rows.append(
-        f"gymnax {result['versions']['gymnax']['gymnax']}, jax {result['versions']['rlx']['jax']}, one pinned core of "
-        f"{origin['cores']} ({origin['cpu']}), commit {origin['commit'][:7]}."
-    )
+    return "\n".join([*rows, "", origin_of(result, work["versions"])])
+
+
+def budget_table() -> str:
+    """What one step of each algorithm costs."""
+    result = load("budget")
+    if result is None:
+        return "Not measured yet."
+    rows = [
+        "| algorithm | kernels | matrix products, MFLOP | a step | of it matrix products at peak |",
+        "|---|---|---|---|---|",
+    ]
+    for name, row in result["steps"].items():
+        bound = row["bound_microseconds"]
+        share = f"{bound:,.0f} us, {bound / row['microseconds']:.0%}" if bound else "none"
+        rows.append(
+            f"| {name} | {row['kernels']:,} | {row['matrix_mflop']:.3g} | {row['microseconds']:,.0f} us | {share} |"
+        )
     return "\n".join(rows)
 
 
 def host_loop() -> str:
     """The loop over gymnasium's environments beside one whose policy is in NumPy."""
-    file = RESULTS.parent / "host_loop.json"
-    if not file.is_file():
+    result = load("host_loop")
+    if result is None:
         return "Not measured yet."
-    result = json.loads(file.read_text())
     ours, theirs = (result["steps_per_s"][name]["median"] for name in ("rlx", "numpy"))
     return (
         f"{ours:,} environment steps per second with a jitted 64-64 policy, {theirs:,} in a loop over gymnasium's "
@@ -100,7 +173,10 @@ def rendered(text: str) -> str:
     """README with its generated parts replaced."""
     for name, table in (
         ("returns", returns_table()),
-        ("speed", speed_table()),
+        ("start-up", startup_table()),
+        ("rates", rates_table()),
+        ("replay", replay_table()),
+        ("budget", budget_table()),
         ("envs", envs_table()),
         ("host loop", host_loop()),
     ):

@@ -39,7 +39,8 @@ def test_kernels_in_loops_count_as_often_as_they_run():
         return jax.lax.scan(lambda x, _: (jnp.sort(jnp.sin(x)), None), x, length=length)[0]
 
     def count(length):
-        return budget.kernels(jax.jit(lambda x: function(x, length)).lower(jnp.ones(100)).compile().as_text())
+        compiled = jax.jit(lambda x: function(x, length)).lower(jnp.ones(100)).compile()
+        return budget.kernels(str(compiled.as_text()))
 
     each = (count(50) - count(20)) / 30
     assert 2 <= each <= 6  # sine, sort, and what the loop counts by

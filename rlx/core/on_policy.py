@@ -77,8 +77,8 @@ def on_policy(
         state, metrics = learn(state, transitions, key)
         return state, metrics | episodes
 
-    pays = num_steps * env.num_envs >= 100  # rows that are learnt from at once
-    halves = (collect, learn_from) if pays else None
+    rows = num_steps * env.num_envs  # that are learnt from at once; of a few more agents together make more
+    halves = (collect, learn_from) if rows >= 100 and jax.default_backend() == "cpu" else None
     return Algorithm(init, lambda state: learn_from(*collect(state)), act, env.host, halves)
 
 

@@ -42,7 +42,20 @@ def sweep(make: Make, values: PyTree) -> Algorithm:
     def init(keys: Key) -> PyTree:
         return jax.vmap(lambda values: over_seeds(make(values)).init(keys))(values)
 
+    def halves(values: PyTree) -> tuple[Callable, Callable]:
+        halves = over_seeds(make(values)).halves
+        assert halves
+        return halves
+
+    def collect(state: PyTree) -> tuple:
+        return jax.vmap(lambda values, state: halves(values)[0](state))(values, state)
+
+    def learn(*collected: PyTree) -> tuple[PyTree, dict]:
+        return jax.lax.map(lambda one: halves(one[0])[1](*one[1]), (values, collected))
+
     def step(state: PyTree) -> tuple[PyTree, dict]:
+        if make(jax.tree.map(lambda leaf: leaf[0], values)).halves:
+            return learn(*collect(state))
         return jax.vmap(lambda values, state: over_seeds(make(values)).step(state))(values, state)
 
     def act(state: PyTree, key: Key | None, observation: PyTree) -> jax.Array:

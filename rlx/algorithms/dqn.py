@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rlx.core.act_and_learn import act_and_learn
 from rlx.core.config import require, require_counts, require_finite, require_fraction
 from rlx.core.learn import gradient_step, init_learner
 from rlx.core.replay import (
@@ -33,7 +34,7 @@ from rlx.core.replay import (
     sample_rows,
     set_priorities,
 )
-from rlx.core.rollout import RolloutState, rollout, uniform_policy
+from rlx.core.rollout import RolloutState, uniform_policy
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
 from rlx.ops.distributions import epsilon_greedy
@@ -173,33 +174,18 @@ def dqn(
         counts = jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32)
         return DQNState(key, learner, target_params, rollout_state, replay, priorities, *counts)
 
-    def policy(actor: tuple, key: Key | None, observation: PyTree) -> jax.Array:
-        params, epsilon = actor
+    def policy(acting: tuple, key: Key | None, observation: PyTree) -> jax.Array:
+        params, epsilon = acting
         choice = epsilon_greedy(mean_values(network.apply(params, observation)), epsilon)
         return choice.mode() if key is None else choice.sample(key)
 
-    def actor_of(state: DQNState) -> tuple:
+    def actor(state: DQNState) -> tuple:
         return state.learner.params, epsilon_at(state.env_steps, config)
-
-    def act(state: DQNState, key: Key | None, observation: PyTree) -> jax.Array:
-        return policy(actor_of(state), key, observation)
 
     def learn(state: DQNState, transitions: Transition, key: Key) -> tuple[DQNState, Metrics]:
         return dqn_learn(state, transitions, key, network.apply, optimizer, config)
 
-    if envs.host:
-        learn = jax.jit(learn, donate_argnums=0)
-
-    def step(state: DQNState) -> tuple[DQNState, Metrics]:
-        key, rollout_key, learn_key = jax.random.split(state.key, 3)
-        actor = actor_of(state)
-        rollout_state, transitions, episodes = rollout(
-            envs, policy, actor, state.rollout, rollout_key, config.num_steps
-        )
-        state, metrics = learn(state._replace(key=key, rollout=rollout_state), transitions, learn_key)
-        return state, metrics | episodes
-
-    return Algorithm(init, step, act, envs.host)
+    return act_and_learn(envs, init, actor, policy, learn, config.num_steps, keeps=True)
 
 
 def epsilon_at(env_steps: jax.Array, config: DQNConfig) -> jax.Array:

@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rlx.core.act_and_learn import act_and_learn
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
 from rlx.core.learn import gradient_step, init_learner
 from rlx.core.replay import Batch, Replay, add, prefill, read, require_replay, sample_rows
-from rlx.core.rollout import RolloutState, rollout, uniform_policy
+from rlx.core.rollout import RolloutState, uniform_policy
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
 from rlx.ops.distributions import Categorical, TanhNormal
@@ -238,24 +239,10 @@ def sac(
         distribution = actor.apply(params, observation)
         return distribution.mode() if key is None else distribution.sample(key)
 
-    def act(state: SACState, key: Key | None, observation: PyTree) -> jax.Array:
-        return policy(state.actor.params, key, observation)
-
     def learn(state: SACState, transitions: Transition, key: Key) -> tuple[SACState, Metrics]:
         return sac_learn(state, transitions, key, actor.apply, critic.apply, optimizer, config, target_entropy)
 
-    if envs.host:
-        learn = jax.jit(learn, donate_argnums=0)
-
-    def step(state: SACState) -> tuple[SACState, Metrics]:
-        key, rollout_key, learn_key = jax.random.split(state.key, 3)
-        rollout_state, transitions, episodes = rollout(
-            envs, policy, state.actor.params, state.rollout, rollout_key, config.num_steps
-        )
-        state, metrics = learn(state._replace(key=key, rollout=rollout_state), transitions, learn_key)
-        return state, metrics | episodes
-
-    return Algorithm(init, step, act, envs.host)
+    return act_and_learn(envs, init, lambda state: state.actor.params, policy, learn, config.num_steps, keeps=True)
 
 
 def sac_learn(

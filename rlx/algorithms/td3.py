@@ -16,10 +16,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from rlx.core.act_and_learn import act_and_learn
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
 from rlx.core.learn import gradient_step, init_learner
 from rlx.core.replay import Batch, Replay, add, prefill, read, require_replay, sample_rows
-from rlx.core.rollout import RolloutState, rollout, uniform_policy
+from rlx.core.rollout import RolloutState, uniform_policy
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
 from rlx.ops.random import normal
@@ -181,24 +182,10 @@ def td3(
         noise = config.exploration_noise * normal(key, action.shape)
         return jnp.clip(action + noise, -1.0, 1.0)
 
-    def act(state: TD3State, key: Key | None, observation: PyTree) -> jax.Array:
-        return policy(state.actor.params, key, observation)
-
     def learn(state: TD3State, transitions: Transition, key: Key) -> tuple[TD3State, Metrics]:
         return td3_learn(state, transitions, key, actor.apply, critic.apply, optimizer, config)
 
-    if envs.host:
-        learn = jax.jit(learn, donate_argnums=0)
-
-    def step(state: TD3State) -> tuple[TD3State, Metrics]:
-        key, rollout_key, learn_key = jax.random.split(state.key, 3)
-        rollout_state, transitions, episodes = rollout(
-            envs, policy, state.actor.params, state.rollout, rollout_key, config.num_steps
-        )
-        state, metrics = learn(state._replace(key=key, rollout=rollout_state), transitions, learn_key)
-        return state, metrics | episodes
-
-    return Algorithm(init, step, act, envs.host)
+    return act_and_learn(envs, init, lambda state: state.actor.params, policy, learn, config.num_steps, keeps=True)
 
 
 def td3_learn(

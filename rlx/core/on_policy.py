@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from rlx.core.act_and_learn import Learn, act_and_learn
 from rlx.core.learn import BLOCK
 from rlx.core.normalize import (
     RewardScaler,
@@ -20,10 +21,8 @@ from rlx.core.normalize import (
     scale_reward,
     update_reward_scaler,
 )
-from rlx.core.rollout import RolloutState, rollout, start_rollout
-from rlx.types import Algorithm, Key, Metrics, PyTree, Transition, VectorEnv
-
-Learn = Callable[[Any, Transition, Key], tuple[Any, Metrics]]
+from rlx.core.rollout import RolloutState, start_rollout
+from rlx.types import Algorithm, Key, PyTree, Transition, VectorEnv
 
 
 def start(env: VectorEnv, key: Key, config: Any) -> tuple[RolloutState, PyTree, RewardScaler | None]:
@@ -61,25 +60,10 @@ def on_policy(
         choice = distribution(params, normalize_observation(moments, observation))
         return choice.mode() if key is None else choice.sample(key)
 
-    def act(state: Any, key: Key | None, observation: PyTree) -> jax.Array:
-        return policy((actor(state), state.observation_moments), key, observation)
+    def acting(state: Any) -> tuple:
+        return actor(state), state.observation_moments
 
-    if env.host:
-        learn = jax.jit(learn, donate_argnums=0)
-
-    def collect(state: Any) -> tuple[Any, Transition, Key, Metrics]:
-        key, rollout_key, learn_key = jax.random.split(state.key, 3)
-        acting = (actor(state), state.observation_moments)
-        rollout_state, transitions, episodes = rollout(env, policy, acting, state.rollout, rollout_key, num_steps)
-        return state._replace(key=key, rollout=rollout_state), transitions, learn_key, episodes
-
-    def learn_from(state: Any, transitions: Transition, key: Key, episodes: Metrics) -> tuple[Any, Metrics]:
-        state, metrics = learn(state, transitions, key)
-        return state, metrics | episodes
-
-    rows = num_steps * env.num_envs  # that are learnt from at once; of a few more agents together make more
-    halves = (collect, learn_from) if rows >= 100 and jax.default_backend() == "cpu" else None
-    return Algorithm(init, lambda state: learn_from(*collect(state)), act, env.host, halves)
+    return act_and_learn(env, init, acting, policy, learn, num_steps)
 
 
 def normalize_transitions(

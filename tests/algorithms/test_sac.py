@@ -13,7 +13,9 @@ import pytest
 import rlx
 from rlx.algorithms.sac import default_target_entropy, sac_learn
 from rlx.core.replay import Batch
+from rlx.envs import probes
 from rlx.ops import Categorical, TanhNormal
+from rlx.ops.random import normal
 
 KEY = jax.random.key(0)
 CONFIG = rlx.SACConfig(num_envs=2, num_steps=3, batch_size=4, prefill=4, replay_size=20)
@@ -102,7 +104,7 @@ def test_continuous_losses_equal_a_numpy_twin():
         o = np.array(observation, float)
         return np.minimum(0.2 * o - (action - 0.5) ** 2, 0.7 * action) - alpha * log_prob, -log_prob
 
-    noise = np.asarray(jax.random.normal(KEY, (3, 1)), float)[:, 0]
+    noise = np.asarray(normal(KEY, (3, 1)), float)[:, 0]
     soft, entropy = twin(0.3 * np.array([0.0, 0.5, 1.0]), np.exp(-0.5), noise)
     judge = partial(quadratic, critics)
     loss, metrics = rlx.sac_actor_loss(params, actor, judge, observation, KEY, alpha)
@@ -196,7 +198,7 @@ def test_the_learn_function_stands_alone():
 def test_pixels_and_masks_learn():
     """An image, a number and a mask in one observation: two actions, the second ruled out in half the states."""
 
-    class Seen(rlx.envs.probes.ObservationActionReward):
+    class Seen(probes.ObservationActionReward):
         """The cue as an image, and a mask that rules out the wrong action."""
 
         @property
@@ -245,4 +247,4 @@ def test_bad_configs_say_what_is_wrong(changes, message):
     with pytest.raises(ValueError, match=message):
         rlx.SACConfig(**changes)
     with pytest.raises(ValueError, match="use Discrete or a bounded Box"):
-        rlx.sac(rlx.envs.probes.Mixed(), None, None, optax.sgd(0.1))
+        rlx.sac(probes.Mixed(), None, None, optax.sgd(0.1))

@@ -40,15 +40,16 @@ def main() -> None:
 
     def check(out: Any) -> dict[str, Any]:
         state, _ = out
-        env_steps = int(state.global_step.sum())
-        if settings["num_seeds"] > 1:
-            state = jax.tree.map(lambda leaf: leaf[0], state)
-        act = algorithm.make_act(state)
-        _, returns = evaluate(act, jax.random.key(1), algorithm.env, algorithm.env_params, settings["eval_episodes"])
+
+        def play(state: Any) -> Any:
+            act, episodes = algorithm.make_act(state), settings["eval_episodes"]
+            return evaluate(act, jax.random.key(1), algorithm.env, algorithm.env_params, episodes)[1].mean()
+
+        returns = jax.jit(play if settings["num_seeds"] == 1 else jax.vmap(play))(state)
         params = (state.actor_ts.params, state.critic_ts.params)
         return {
-            "env_steps": env_steps,
-            "parameters": sum(x.size for x in jax.tree.leaves(params)),
+            "env_steps": int(state.global_step.sum()),
+            "parameters": sum(x.size for x in jax.tree.leaves(params)) // settings["num_seeds"],
             "return": float(returns.mean()),
         }
 

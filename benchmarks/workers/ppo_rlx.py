@@ -39,15 +39,16 @@ def main() -> None:
 
     def check(out: Any) -> dict[str, Any]:
         state, metrics = out
-        if settings["num_seeds"] > 1:
-            state = jax.tree.map(lambda leaf: leaf[0], state)
-        episodes = jax.jit(
-            lambda state, key: rlx.evaluate(one, env, state, key, settings["eval_episodes"], greedy=False)
-        )(state, jax.random.key(1))
+
+        def play(state: Any) -> Any:
+            key = jax.random.key(1)
+            return rlx.evaluate(one, env, state, key, settings["eval_episodes"], greedy=False).episode_return.mean()
+
+        returns = jax.jit(play if settings["num_seeds"] == 1 else jax.vmap(play))(state)
         return {
             "env_steps": metrics["loss"].size * config.env_steps,
-            "parameters": sum(x.size for x in jax.tree.leaves(state.learner.params)),
-            "return": float(episodes.episode_return.mean()),
+            "parameters": sum(x.size for x in jax.tree.leaves(state.learner.params)) // settings["num_seeds"],
+            "return": float(returns.mean()),
         }
 
     def flop() -> float:

@@ -4,12 +4,13 @@
 
 writes benchmarks/results/compare_WHAT.json, from which README's tables are made. Each peer lives in a virtual
 environment of its own, made when it is first needed in `--environments` (.peers). Alternation (A B A B ...) lets a
-noisy machine disturb all alike, so ratios are what to read: rlx / peer, so below 1 means that rlx takes less time.
+noisy machine disturb all alike, so ratios are what to read, rlx / peer: below 1 rlx takes less time or memory, above 1
+it has the higher rate (`..._per_s`).
 
 There are three series: `cold` (no compilation cache), `warm` (a persistent cache filled by a run before) and `steady`
 (a compiled run repeated within one process, by CPU time). Environments and replays have nanoseconds of CPU time alone,
-a step of an environment or a round of adding and sampling. `bound` is what the work's matrix products would take at
-the rate of large ones on this core, measured in the same series.
+a step of an environment or a round of adding and sampling. `matrix_gflop` are those of the work's matrix products, and
+`peak_gflop_per_s` is the rate of large ones on this core, the highest of several measurements in the same run.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import tempfile
 import time
 import venv
 from collections.abc import Callable
+from importlib.metadata import version as version_of
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -55,12 +57,14 @@ def main() -> None:
     if unknown := sorted(set(chosen) - set(WORKS)):
         parser.error(f"--what {','.join(unknown)}: choose from {','.join(WORKS)}")
     for what in chosen:
-        result: dict[str, Any] = {"provenance": provenance(), "works": {}}
+        result: dict[str, Any] = {"provenance": provenance("compare"), "works": {}, "peak_gflop_per_s": 0.0}
         for name, work in WORKS[what].items():
             print(name, flush=True)
             pythons = {peer: interpreter(args.environments, peer) for peer in work.workers}
             result["works"][name] = compare_work(name, work, pythons, args)
             print_table(result["works"][name])
+            peak = run_worker([sys.executable, "-m", "benchmarks.workers.peak"], None, args.core)["flop_per_s"] / 1e9
+            result["peak_gflop_per_s"] = round(max(peak, result["peak_gflop_per_s"]), 1)
         args.out.mkdir(parents=True, exist_ok=True)
         (args.out / f"compare_{what}.json").write_text(json.dumps(result, indent=1) + "\n")
 
@@ -70,11 +74,14 @@ def interpreter(environments: Path, library: str) -> str:
     if library == "rlx":
         return sys.executable
     folder = environments / library
-    python = folder / "bin" / "python"
-    if not python.exists():
-        print(f"making {folder.name}'s environment: {' '.join(PEERS[library])}", flush=True)
+    python, done = folder / "bin" / "python", folder / "installed"
+    if not done.exists():
+        same_jax = [] if library == "sb3" else ["jax==" + version_of("jax")]
+        packages = [*PEERS[library], *same_jax]
+        print(f"making {folder.name}'s environment: {' '.join(packages)}", flush=True)
         venv.create(folder, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", *PEERS[library]], check=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+        done.touch()
     return str(python)
 
 
@@ -109,9 +116,7 @@ def compare_work(name: str, work: Work, pythons: dict[str, str], args: argparse.
             result["steady"] = compare(steady, lambda row: row["nanoseconds"])
         else:
             result["steady"] = compare(steady, lambda row: steady_metrics(row, work))
-            peak = run_worker([sys.executable, "-m", "benchmarks.workers.peak"], None, args.core)["flop_per_s"]
-            flop = steady["rlx"][0]["matrix_flop"]
-            result["bound"] = {"matrix_gflop": flop / 1e9, "peak_gflop_per_s": peak / 1e9, "seconds": flop / peak}
+            result["matrix_gflop"] = steady["rlx"][0]["matrix_flop"] / 1e9
     result["versions"] = {library: rows[0]["versions"] for library, rows in steady.items()}
     return result
 
@@ -184,7 +189,7 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
-def provenance() -> dict[str, Any]:
+def provenance(module: str) -> dict[str, Any]:
     """Where and how these numbers came about; paths of this machine are cut to their last part."""
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True)
@@ -192,7 +197,7 @@ def provenance() -> dict[str, Any]:
     cpuinfo = Path("/proc/cpuinfo")
     names = [line for line in cpuinfo.read_text().splitlines() if "model name" in line] if cpuinfo.exists() else []
     return {
-        "command": " ".join(["python -m benchmarks.compare", *(arg.rsplit("/", 1)[-1] for arg in sys.argv[1:])]),
+        "command": " ".join([f"python -m benchmarks.{module}", *(arg.rsplit("/", 1)[-1] for arg in sys.argv[1:])]),
         "commit": commit.stdout.strip() if commit.returncode == 0 else None,
         "modified": bool(changed.stdout.strip()),
         "date": time.strftime("%Y-%m-%d"),
@@ -212,8 +217,6 @@ def print_table(result: dict[str, Any]) -> None:
                 for library in result["versions"]
             ]
             print(f"  {series + ' ' + name:28}" + "   ".join(cells))
-    if "bound" in result:
-        print(f"  bound {result['bound']}")
     for library, facts in result["check"].items():
         print(f"  check {library}: {facts}", flush=True)
 

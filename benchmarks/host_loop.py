@@ -109,7 +109,7 @@ def main() -> None:
             rates[name].append(NUM_ENVS * STEPS / (time.perf_counter() - start))
     rates = {name: values[1:] for name, values in rates.items()}  # the first round compiles
     result = {
-        "provenance": provenance() | {"command": "python -m benchmarks.host_loop"},
+        "provenance": provenance("host_loop"),
         "steps_per_s": {
             name: {"median": round(median(values)), "min": round(min(values)), "max": round(max(values))}
             for name, values in rates.items()

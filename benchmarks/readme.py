@@ -6,6 +6,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from benchmarks.returns import CELLS, RESULTS
@@ -48,7 +49,7 @@ def origin_of(result: dict[str, Any], versions: dict[str, dict[str, str]]) -> st
         f"{names.get(peer, peer)} {found[names.get(peer, peer)]}" for peer, found in versions.items() if peer != "rlx"
     ]
     core = f"one pinned core of {origin['cores']} ({origin['cpu']})"
-    return f"{', '.join(peers)}, jax {versions['rlx']['jax']}, {core}, commit {origin['commit'][:7]}."
+    return f"{', '.join([*peers, ''])}jax {versions['rlx']['jax']}, {core}, commit {origin['commit'][:7]}."
 
 
 def startup_table() -> str:
@@ -84,8 +85,8 @@ def startup_table() -> str:
 def rates_table() -> str:
     """Gradient steps per second of each piece of work, rlx's and each peer's, and rlx's share of the matrix peak."""
     rows = [
-        "| work | rlx, gradient steps/s | peer | its gradient steps/s | rlx / peer | rlx, share of matrix peak |",
-        "|---|---|---|---|---|---|",
+        "| work | gradient steps/s | peer | its | times its rate | share of matrix peak | returns, rlx's and its |",
+        "|---|---|---|---|---|---|---|",
     ]
     origins = []
     for what in ("ppo", "dqn", "sac"):
@@ -94,12 +95,17 @@ def rates_table() -> str:
             continue
         for name, work in result["works"].items():
             row = work["steady"]["gradient_steps_per_s"]
-            share = work["bound"]["seconds"] / work["steady"]["run"]["rlx"]["median"]
+            rate = work["matrix_gflop"] / work["steady"]["run"]["rlx"]["median"]
+            share = rate / result["peak_gflop_per_s"]
+            learned = {
+                library: f"{fmean(seed['return'] for seed in seeds):.0f}" for library, seeds in work["check"].items()
+            }
             for peer, ratio in row["ratio"].items():
                 ours, theirs = row["rlx"]["median"], row[peer]["median"]
-                rows.append(f"| {name} | {ours:,.0f} | {PEERS[peer]} | {theirs:,.0f} | **{ratio:.2f}** | {share:.0%} |")
-        peak = next(iter(result["works"].values()))["bound"]["peak_gflop_per_s"]
-        origins.append(f"{what}: {origin_of(result, work['versions'])[:-1]}, matrix peak {peak:.0f} GFLOP/s.")
+                rates = f"{ours:,.0f} | {PEERS[peer]} | {theirs:,.0f} | **{ratio:.2f}**"
+                rows.append(f"| {name} | {rates} | {share:.0%} | {learned['rlx']}, {learned[peer]} |")
+        peak = f"matrix peak {result['peak_gflop_per_s']:.0f} GFLOP/s"
+        origins.append(f"{what}: {origin_of(result, work['versions'])[:-1]}, {peak}.")
     return "\n".join([*rows, "", *origins]) if origins else "Not measured yet."
 
 
@@ -153,7 +159,8 @@ def budget_table() -> str:
         rows.append(
             f"| {name} | {row['kernels']:,} | {row['matrix_mflop']:.3g} | {row['microseconds']:,.0f} us | {share} |"
         )
-    return "\n".join(rows)
+    peak = f"matrix peak {result['peak_gflop_per_s']:.0f} GFLOP/s"
+    return "\n".join([*rows, "", f"rlx: {origin_of(result, result['versions'])[:-1]}, {peak}."])
 
 
 def host_loop() -> str:

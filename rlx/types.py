@@ -32,15 +32,28 @@ class Algorithm(NamedTuple):
         act: `(state, key, observation) -> action` as the policy draws it (see `vectorize` for how an action becomes
             the environment's); with key None the greedy one. Any leading axes.
         host: True where init and step leave XLA (a gymnasium environment), so that they cannot be jitted or vmapped.
-        halves: `(collect, learn)` where `step` is `learn(*collect(state))`, so that many agents may collect side by
-            side and learn one after another; None where that does not pay.
     """
 
     init: Callable[[Key], PyTree]
     step: Callable[[PyTree], tuple[PyTree, Metrics]]
     act: Callable[[PyTree, Key | None, PyTree], jax.Array]
     host: bool = False
-    halves: tuple[Callable[[PyTree], tuple], Callable[..., tuple[PyTree, Metrics]]] | None = None
+
+
+class TwoHalves(NamedTuple):
+    """A step of an algorithm that is cut in two, so that many agents may collect side by side and learn in turn.
+
+    Attributes:
+        collect: `(state) -> what learning needs`, a tuple.
+        learn: `(*that) -> (state, metrics)`.
+    """
+
+    collect: Callable[[PyTree], tuple]
+    learn: Callable[..., tuple[PyTree, Metrics]]
+
+    def __call__(self, state: PyTree) -> tuple[PyTree, Metrics]:
+        """Take the step: one half after the other."""
+        return self.learn(*self.collect(state))
 
 
 class Step(NamedTuple):

@@ -28,7 +28,9 @@ def test_matrix_products_are_counted_by_hand():
             return x @ jnp.ones((3, 3)), None
 
         x, _ = jax.lax.scan(one, x, length=5)  # 5 * 2 * 2 * 3 * 3 = 180
-        x = jax.lax.cond(flag, lambda x: x @ jnp.ones((3, 7)), lambda x: jnp.ones((2, 7)), x)  # 2 * 2 * 3 * 7 = 84
+        double = lambda x: x @ jnp.ones((3, 3)) @ jnp.ones((3, 7))  # noqa: E731
+        x = jax.lax.cond(flag, double, lambda x: x @ jnp.ones((3, 7)), x)  # the lesser: 2 * 2 * 3 * 7 = 84
+        _ = x @ jnp.ones((7, 100))  # nothing depends on it
         return jnp.einsum("ij,kj->ik", x, x)  # 2 * 2 * 2 * 7 = 56
 
     assert budget.matrix_flops(function, jnp.ones((2, 3)), True) == 180 + 84 + 56

@@ -1,5 +1,5 @@
-"""DQN written down plainly with flax, optax and flashbax, as a tutorial would; environments are rlx's, so that what
-differs is the loop, the replay and the update. It computes the mean loss and nothing else."""
+"""DQN written down plainly with optax and flashbax, as a tutorial would; environments and network are rlx's, so that
+what differs is the loop, the replay and the update. It computes the mean loss and nothing else."""
 
 from typing import Any
 
@@ -11,7 +11,6 @@ def main() -> None:
     settings = settings_of(args.work)
     with watch("import"):
         import flashbax  # pyright: ignore[reportMissingImports]
-        import flax.linen as nn
         import jax
         import jax.numpy as jnp
         import optax
@@ -20,9 +19,7 @@ def main() -> None:
     with watch("build"):
         num_envs, discount = settings["num_envs"], settings["discount"]
         env = rlx.vectorize(rlx.make(settings["env"]), num_envs)
-        network = nn.Sequential(
-            [layer for width in settings["hidden"] for layer in (nn.Dense(width), nn.relu)] + [nn.Dense(2)]
-        )
+        network = rlx.nets.q_network(rlx.make(settings["env"]), settings["hidden"], settings["activation"])
         apply: Any = network.apply
         optimizer = optax.chain(
             optax.clip_by_global_norm(settings["max_grad_norm"]), optax.adam(settings["learning_rate"])
@@ -64,7 +61,7 @@ def main() -> None:
             return optax.apply_updates(params, updates), opt_state, loss
 
         def train(key: Any) -> Any:
-            key, params_key, env_key = jax.random.split(key, 3)
+            key, params_key, env_key, fill_key = jax.random.split(key, 4)
             env_state, observation = env.reset(env_key)
             params = network.init(params_key, observation)
 
@@ -72,7 +69,7 @@ def main() -> None:
                 env_state, observation, row = interact(key, params, 1.0, *carry)
                 return (env_state, observation), row
 
-            keys = jax.random.split(key, settings["prefill"] // num_envs)
+            keys = jax.random.split(fill_key, settings["prefill"] // num_envs)
             (env_state, observation), rows = jax.lax.scan(fill, (env_state, observation), keys)
             rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), rows)
             replay = buffer.add(buffer.init(jax.tree.map(lambda x: x[0], rows)), rows)

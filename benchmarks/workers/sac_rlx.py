@@ -1,4 +1,7 @@
-"""SAC by rlx. Beside the peers it also computes its metrics; its target entropy is of the density over [-1, 1]."""
+"""SAC by rlx. Beside the peers it also computes its metrics, and its target entropy is of the density over [-1, 1].
+
+Each of its runs begins anew, prefill and all, where theirs go on.
+"""
 
 from typing import Any
 

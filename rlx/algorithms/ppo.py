@@ -215,7 +215,7 @@ def ppo_learn(
 def make_batch(params: PyTree, apply: Callable, transitions: Transition, discount: float, trace: float) -> PPOBatch:
     """Turn a rollout `[T, B, ...]` into rows `[N, ...]` with log-probabilities, values, advantages and targets.
 
-    The network sees the whole rollout at once, which is faster than asking it at every step of the rollout.
+    The network sees the rollout at once, or in large blocks, which is faster than asking it at every step.
     """
 
     def log_prob_and_value(observation: PyTree, action: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -1,6 +1,6 @@
 """Training a group of seeds into a folder: metrics, checkpoints, failed seeds, signals.
 
-Seeds over a JAX environment are one group, in one vmapped program; over a host environment each is a group.
+Seeds over a JAX environment are one group, in one program; over a host environment each is a group.
 Axes: S seeds of the group, E episodes.
 """
 

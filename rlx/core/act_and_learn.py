@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from rlx.core.rollout import rollout
-from rlx.types import Algorithm, Key, Metrics, PyTree, Transition, VectorEnv
+from rlx.types import Algorithm, Key, Metrics, PyTree, Transition, TwoHalves, VectorEnv
 
 Learn = Callable[[Any, Transition, Key], tuple[Any, Metrics]]
 
@@ -34,7 +34,7 @@ def act_and_learn(
         policy: `(that, key, observation) -> action`; with key None the greedy one.
         learn: `(state, raw transitions [T, B, ...], key) -> (state, metrics)`; it leaves `key` and `rollout` alone.
         num_steps: T.
-        keeps: whether the state holds a replay. Then the step is not cut in halves: a map over states would copy it.
+        keeps: whether the state holds a replay. Then the step is not cut in two: a map over states would copy it.
     """
 
     def act(state: Any, key: Key | None, observation: PyTree) -> jax.Array:
@@ -52,7 +52,7 @@ def act_and_learn(
         state, metrics = learn(state, transitions, key)
         return state, metrics | episodes
 
+    step = TwoHalves(collect, learn_from)
     rows = num_steps * env.num_envs  # to learn from at once; fewer are faster side by side
-    cut = not keeps and rows >= 100 and jax.default_backend() == "cpu"
-    halves = (collect, learn_from) if cut else None
-    return Algorithm(init, lambda state: learn_from(*collect(state)), act, env.host, halves)
+    cut = not keeps and not env.host and rows >= 100 and jax.default_backend() == "cpu"
+    return Algorithm(init, step if cut else lambda state: step(state), act, env.host)

@@ -62,10 +62,11 @@ def add(replay: Replay, transitions: Transition) -> Replay:
     """Write T steps `[T, B, ...]` over the oldest ones; in place, where the replay is donated or carried by a loop."""
     capacity = replay.rows.reward.shape[0]
     length = jax.tree.leaves(transitions)[0].shape[0]
-    # A single row is written twice: XLA would make a slice of it and fuse that into the reads, which copies the ring.
-    steps = np.arange(length) if length > 1 else np.zeros(2, int)
+    steps = np.arange(length)
+    if length == 1:  # it is written twice: XLA would update a slice and fuse that into the reads, which copies the ring
+        steps, transitions = np.zeros(2, int), jax.tree.map(lambda x: jnp.concatenate([x, x]), transitions)
     places = (replay.next + steps) % capacity
-    rows = jax.tree.map(lambda ring, x: ring.at[places].set(x[steps]), replay.rows, transitions)
+    rows = jax.tree.map(lambda ring, x: ring.at[places].set(x), replay.rows, transitions)
     return Replay(rows, (replay.next + length) % capacity, jnp.minimum(replay.size + length, capacity))
 
 

@@ -6,18 +6,19 @@ Axes: N configurations, S seeds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
 
 from rlx.core.train import over_seeds
-from rlx.types import Algorithm, Key, PyTree
+from rlx.types import Algorithm, Key, PyTree, TwoHalves
 
 Make = Callable[[PyTree], Algorithm]
 
 
 def sweep(make: Make, values: PyTree) -> Algorithm:
-    """Turn N configurations of an algorithm into one that runs them side by side, each with the same S seeds.
+    """Turn N configurations of an algorithm into one that runs them all, each with the same S seeds.
 
     Drive it as any other, with `train` or `chunks`: whatever the values, it is one program. `init` takes keys `[S]`;
     states and metrics have leading axes `[N, S]`, and so have the observations that `act` takes.
@@ -42,21 +43,14 @@ def sweep(make: Make, values: PyTree) -> Algorithm:
     def init(keys: Key) -> PyTree:
         return jax.vmap(lambda values: over_seeds(make(values)).init(keys))(values)
 
-    def halves(values: PyTree) -> tuple[Callable, Callable]:
-        halves = over_seeds(make(values)).halves
-        assert halves
-        return halves
-
-    def collect(state: PyTree) -> tuple:
-        return jax.vmap(lambda values, state: halves(values)[0](state))(values, state)
-
-    def learn(*collected: PyTree) -> tuple[PyTree, dict]:
-        return jax.lax.map(lambda one: halves(one[0])[1](*one[1]), (values, collected))
+    def step_of(values: PyTree) -> Any:
+        return over_seeds(make(values)).step
 
     def step(state: PyTree) -> tuple[PyTree, dict]:
-        if make(jax.tree.map(lambda leaf: leaf[0], values)).halves:
-            return learn(*collect(state))
-        return jax.vmap(lambda values, state: over_seeds(make(values)).step(state))(values, state)
+        if not isinstance(step_of(jax.tree.map(lambda leaf: leaf[0], values)), TwoHalves):
+            return jax.vmap(lambda values, state: step_of(values)(state))(values, state)
+        collected = jax.vmap(lambda values, state: step_of(values).collect(state))(values, state)
+        return jax.lax.map(lambda one: step_of(one[0]).learn(*one[1]), (values, collected))
 
     def act(state: PyTree, key: Key | None, observation: PyTree) -> jax.Array:
         def one(values: PyTree, state: PyTree, key: Key | None, observation: PyTree) -> jax.Array:

@@ -1,7 +1,6 @@
 """Cosine, sine and random starts as a few elementwise operations, which XLA fuses and vectorises on CPU.
 
-A step of a small environment is bound by these: XLA's own cosine and sine take three times as long on CPU, and there
-every call of the default generator is a loop of its own, of some 80 kernels and copies.
+A step of a small environment is bound by these: XLA's own cosine and sine take three times as long on CPU.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.polynomial import Chebyshev, Polynomial
 
-from rlx.ops.random import GOLDEN, check_reuse, mix
+from rlx.ops.random import GOLDEN, mix, words_of
 from rlx.types import Key
 
 _SQUARES = (0.0, (math.pi / 2) ** 2)  # of an angle in [-pi/2, pi/2]
@@ -38,9 +37,8 @@ def cos_sin(angle: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def uniform(key: Key, n: int) -> tuple[jax.Array, ...]:
-    """Draw n independent float32, uniform in [0, 1), as `rlx.ops.random` does, each a scalar of its own."""
-    check_reuse(key)
-    first, second = jax.random.key_data(key)[:2]
+    """Draw n independent float32, uniform in [0, 1), by the hash of `rlx.ops.random`, each a scalar of its own."""
+    first, second = words_of(key)
     words = [mix(second ^ mix(first + np.uint32(i * int(GOLDEN) & 0xFFFFFFFF))) for i in range(1, n + 1)]
     return tuple((word >> 8).astype(jnp.int32).astype(jnp.float32) * 2.0**-24 for word in words)
 

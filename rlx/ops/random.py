@@ -20,11 +20,9 @@ def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     The key itself comes from JAX's generator. The hash, x -> x ^ x >> 16, twice times an odd number, is the finaliser
     of MurmurHash3 (public domain): a bijection of 32 bits in which each input bit flips half of the output's.
     """
-    check_reuse(key)
-    count = math.prod(shape)
-    number = np.arange(1, count + 1, dtype=np.uint32) if count <= 64 else jnp.arange(1, count + 1, dtype=jnp.uint32)
-    first, second = jax.random.key_data(key)[:2]
-    return mix(second ^ mix(first + number.reshape(shape) * GOLDEN))
+    first, second = words_of(key)
+    number = jnp.arange(1, math.prod(shape) + 1, dtype=jnp.uint32).reshape(shape)
+    return mix(second ^ mix(first + number * GOLDEN))
 
 
 def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
@@ -52,7 +50,15 @@ def mix(word: jax.Array) -> jax.Array:
     return word ^ (word >> 16)
 
 
-def check_reuse(key: jax.Array) -> None:
-    """Let JAX's checker of key reuse see a draw: it does not see that a key's words are taken."""
+def words_of(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Take two words of a key, each uint32.
+
+    Raises:
+        ValueError: several keys.
+    """
+    if key.shape:
+        raise ValueError(f"one key is drawn from, not keys of shape {key.shape}: use jax.vmap")
     if jax.config.jax_debug_key_reuse:  # pyright: ignore[reportAttributeAccessIssue]
-        jax.random.bits(key)
+        jax.random.bits(key)  # the checker does not see that words are taken, but it sees a draw
+    words = jax.random.key_data(key)
+    return words[0], words[1]

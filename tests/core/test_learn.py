@@ -40,20 +40,34 @@ def test_gradient_norm_is_from_before_clipping_and_steps_are_counted():
 def test_means_by_blocks_are_those_of_all_rows(num_rows, monkeypatch):
     sizes = []
 
-    def loss(params, rows, scale):
+    def loss(params, scale, rows):
         sizes.append(rows["x"].shape[0])
         error = rows["x"] @ params - rows["y"]
         return scale * jnp.mean(jnp.square(error)), {"error": jnp.mean(error), "most": {"x": jnp.mean(rows["x"], 0)}}
 
     rows = {"x": jax.random.normal(KEY, (num_rows, 3)), "y": jnp.arange(1.0 * num_rows)}
     learner = rlx.init_learner(jnp.ones(3), optax.sgd(0.1))
-    whole, expected = rlx.gradient_step(lambda params: loss(params, rows, 2.0), optax.sgd(0.1), learner)
+    whole, expected = rlx.gradient_step(lambda params: loss(params, 2.0, rows), optax.sgd(0.1), learner)
     monkeypatch.setattr("rlx.core.learn.BLOCK", 5)
     sizes.clear()
     blocks, metrics = rlx.gradient_step(loss, optax.sgd(0.1), learner, 2.0, rows=rows)
     assert set(sizes) == {4 if num_rows == 24 else 23}
     np.testing.assert_allclose(blocks.params, whole.params, rtol=1e-5)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5), metrics, expected)
+
+
+def test_means_by_blocks_are_summed_in_float32_and_are_of_floats(monkeypatch):
+    monkeypatch.setattr("rlx.core.learn.BLOCK", 4)
+    ones = jnp.ones((4096, 1), jnp.bfloat16)
+    learner = rlx.init_learner(jnp.ones(1, jnp.bfloat16), optax.sgd(1.0))
+    after, metrics = rlx.gradient_step(
+        lambda params, rows: (jnp.mean(rows @ params), {}), optax.sgd(1.0), learner, rows=ones
+    )
+    assert (metrics["loss"], after.params[0], after.params.dtype) == (1, 0, jnp.bfloat16)
+    with pytest.raises(TypeError, match="not int32"):
+        rlx.gradient_step(
+            lambda params, rows: (jnp.mean(rows @ params), {"count": jnp.int32(1)}), optax.sgd(1.0), learner, rows=ones
+        )
 
 
 def test_mutable_collections_are_refused():

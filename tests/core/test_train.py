@@ -10,6 +10,7 @@ import pytest
 
 import rlx
 from rlx.core.train import compile_steps, seed_keys
+from rlx.types import TwoHalves
 
 KEY = jax.random.key(0)
 
@@ -91,7 +92,7 @@ def test_closed_over_arrays_become_arguments(xp):
 @pytest.mark.parametrize("num_steps", [4, 50])  # of 2 environments: too few rows to learn one after another, and enough
 def test_over_seeds_equals_a_loop(num_steps):
     algorithm, keys = ppo(num_steps=num_steps), seed_keys([3, 8])
-    assert (algorithm.halves is None) == (num_steps == 4)
+    assert isinstance(algorithm.step, TwoHalves) == (num_steps == 50)
     assert_equal(keys[1], jax.random.key(8))
     seeds = rlx.over_seeds(algorithm)
     state, metrics = jax.jit(lambda keys: rlx.train(seeds, keys, 2))(keys)

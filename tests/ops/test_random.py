@@ -53,6 +53,11 @@ def test_draws_are_independent_within_a_key_and_across_keys():
     assert np.abs(np.corrcoef(((drawn - 0.5) ** 2).T) - np.eye(6)).max() < 5 * error
 
 
+def test_several_keys_are_refused():
+    with pytest.raises(ValueError, match=r"not keys of shape \(2,\)"):
+        random.bits(jax.random.split(KEY), ())
+
+
 @pytest.mark.parametrize("second", [lambda key: random.bits(key, ()), jax.random.split], ids=["bits", "split"])
 def test_a_key_that_is_used_twice_is_noticed(second):
     with jax.debug_key_reuse(True):

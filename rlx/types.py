@@ -6,6 +6,7 @@ Axis letters: T time, B environments, O observation. `[T, B, ...]` is time first
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import jax
@@ -40,7 +41,8 @@ class Algorithm(NamedTuple):
     host: bool = False
 
 
-class TwoHalves(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class TwoHalves:
     """A step of an algorithm that is cut in two, so that many agents may collect side by side and learn in turn.
 
     Attributes:

@@ -113,6 +113,15 @@ def test_over_seeds_equals_a_loop(num_steps):
     assert not np.array_equal(*sampled)  # each seed draws for itself
 
 
+def test_a_step_in_two_halves_is_a_step_like_any_other():
+    algorithm = ppo(num_steps=50)
+    state = algorithm.init(KEY)
+    _, metrics = jax.jit(algorithm.step)(state)
+    assert_equal(metrics["episodes"], jax.jit(lambda state: algorithm.step(state))(state)[1]["episodes"])
+    mine = algorithm._replace(step=lambda state: (state, {"mine": jnp.ones(())}))
+    assert rlx.over_seeds(mine).step(jax.vmap(algorithm.init)(seed_keys([0, 1])))[1]["mine"].shape == (2,)
+
+
 def test_host_algorithms_are_refused_where_they_cannot_go():
     algorithm = walk()._replace(host=True)
     with pytest.raises(ValueError, match="chunks"):

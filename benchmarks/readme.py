@@ -77,7 +77,7 @@ def startup_table() -> str:
     }
     rows += [
         "",
-        f"{origin_of(result, work['versions'])} Both learned: returns {returns['rlx']} and {returns['rejax']}.",
+        f"{origin_of(result, work['versions'])} Returns of two seeds each: {returns['rlx']} and {returns['rejax']}.",
     ]
     return "\n".join(rows)
 

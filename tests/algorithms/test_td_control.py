@@ -136,9 +136,9 @@ def test_q_learning_comes_to_the_best_values_on_slippery_ice(num_envs):
     algorithm = rlx.td_control(env, config=config)
     run = jax.jit(jax.vmap(lambda key: rlx.train(algorithm, key, 400 // num_envs)[0].q))
     q = run(jax.random.split(jax.random.key(1000), 4))
-    error = np.abs(q.max(-1) - best.value)
-    assert error.max() < 0.1  # of 24 other seeds, one environment each, the largest was 0.07
-    assert error.mean() < 0.01
+    error = q.max(-1) - best.value  # [S, states]
+    assert np.abs(error.mean(0)).max() < 0.04  # of one seed it is up to 0.07
+    assert np.abs(error).mean() < 0.01
 
 
 @pytest.mark.slow

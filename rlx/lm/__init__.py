@@ -1,0 +1,1 @@
+"""Language: tokens, data, sampling, log-probabilities, and a language small enough to know everything about."""

@@ -7,16 +7,47 @@ Axes: B sequences, P prompt, T response, S = P + T both, G samples of one prompt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from rlx.core.config import require, require_counts, require_positive
 from rlx.nets.transformer import Transformer
 from rlx.ops.distributions import Categorical
 from rlx.ops.random import gumbel
 from rlx.types import Key, PyTree
+
+
+class Prompts(NamedTuple):
+    """What is to be continued: an observation of language.
+
+    Attributes:
+        tokens: `[..., P]` int32, padded on the right.
+        length: `[...]` int32, 1 or more: a text without a prompt begins with a token that says so.
+    """
+
+    tokens: jax.Array
+    length: jax.Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+    """How responses are drawn."""
+
+    max_tokens: int  # T, of a response, its end included
+    end: int  # id of the token that ends a response, which is part of it
+    temperature: float = 1.0  # logits are divided by it, in sampling and in learning from samples; above 0
+    top_k: int | None = None  # draw among the k most probable tokens only
+    top_p: float | None = None  # draw among the most probable that have this much together (nucleus sampling)
+
+    def __post_init__(self) -> None:
+        require_counts(self, "max_tokens")
+        require_positive(self, "temperature")
+        require(self, self.end >= 0, "must be 0 or more", "end")
+        require(self, self.top_k is None or self.top_k > 0, "must be above 0", "top_k")
+        require(self, self.top_p is None or 0.0 < self.top_p <= 1.0, "must be above 0 and at most 1", "top_p")
 
 
 class Sequences(NamedTuple):
@@ -38,6 +69,16 @@ class Sequences(NamedTuple):
     def mask(self) -> jax.Array:
         """`[B, T]` bool, whether there is a token of the response, the one that ended it included."""
         return jnp.arange(self.response.shape[-1]) < self.response_length[..., None]
+
+    @property
+    def prompts(self) -> Prompts:
+        """The prompts alone."""
+        return Prompts(self.prompt, self.prompt_length)
+
+    def ended(self, end: int) -> jax.Array:
+        """`[B]` bool, whether the response's last token is `end`."""
+        last = jnp.take_along_axis(self.response, jnp.maximum(self.response_length - 1, 0)[..., None], axis=-1)
+        return (last[..., 0] == end) & (self.response_length > 0)
 
 
 def rows(sequences: Sequences) -> jax.Array:
@@ -84,7 +125,7 @@ class Samples(NamedTuple):
     """What was sampled: G responses for each of B prompts.
 
     Attributes:
-        response: `[B, G, T]` int32; what lies beyond the length is 0.
+        response: `[B, G, T]` int32; beyond the length are more ends.
         response_length: `[B, G]` int32, with the token that ended it.
         log_prob: `[B, G, T]` nats, of each token at the sampling temperature, over the whole vocabulary (also where
             top-k or top-p left some of it out); 0 beyond the length.
@@ -96,84 +137,54 @@ class Samples(NamedTuple):
 
 
 def sample(
-    model: Transformer,
-    params: PyTree,
-    key: Key | None,
-    prompt: jax.Array,
-    prompt_length: jax.Array,
-    max_tokens: int,
-    end: int,
-    samples: int = 1,
-    temperature: float | jax.Array = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    model: Transformer, params: PyTree, key: Key | None, prompts: Prompts, sampling: Sampling, samples: int = 1
 ) -> Samples:
     """Continue prompts token by token, until each continuation has ended or has `max_tokens`.
 
     Every token is read once: keys and values are kept, those of a prompt once for all its samples. It is one loop
-    within the compiled program, which stops when all have ended.
+    within the compiled program, which stops when all have ended. (Nucleus sampling: Holtzman et al. 2019, arXiv
+    1904.09751.)
 
     Args:
         model: a transformer with logits.
         params: its parameters.
         key: a typed key, or None: the most probable token each time.
-        prompt: `[B, P]` int.
-        prompt_length: `[B]` int, 1 or more.
-        max_tokens: T.
-        end: id of the token that ends a response, which is part of it.
+        prompts: `[B, P]` tokens and `[B]` lengths.
+        sampling: how.
         samples: G, of each prompt.
-        temperature: logits are divided by it; above 0.
-        top_k: draw among the k most probable tokens only.
-        top_p: draw among the most probable tokens that together have at least this probability (nucleus sampling,
-            Holtzman et al. 2019, arXiv 1904.09751).
-
-    Raises:
-        ValueError: no tokens or samples to draw, or `top_k` or `top_p` out of range.
     """
-    check_sampling(max_tokens, samples, top_k, top_p)
-    features, cache = model.apply(params, prompt, prompt_length, samples, max_tokens, method="prefill")
-    noise_keys = None if key is None else jax.random.split(key, max_tokens)
-    shape = (*prompt.shape[:1], samples)
+    shape, tokens = (*prompts.length.shape, samples), sampling.max_tokens
+    features, cache = model.apply(params, *prompts, samples, tokens, method="prefill")
+    noise_keys = None if key is None else jax.random.split(key, tokens)
 
     def draw(step: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits: Any = model.apply(params, features, method="logits")  # [B, G, V]
-        logits = logits / temperature
-        kept = restrict(logits, top_k, top_p)
+        logits = logits / sampling.temperature
         noise = 0.0 if noise_keys is None else gumbel(noise_keys[step], logits.shape)
-        token = jnp.argmax(kept + noise, axis=-1).astype(jnp.int32)
+        token = jnp.argmax(restrict(logits, sampling.top_k, sampling.top_p) + noise, axis=-1).astype(jnp.int32)
         return token, Categorical(logits).log_prob(token)
 
     def going(carry: tuple) -> jax.Array:
         step, ended, *_ = carry
-        return (step < max_tokens) & ~jnp.all(ended)
+        return (step < tokens) & ~jnp.all(ended)
 
     def advance(carry: tuple) -> tuple:
         step, ended, features, cache, drawn = carry
         token, log_prob = draw(step, features)
-        token, log_prob = jnp.where(ended, 0, token), jnp.where(ended, 0.0, log_prob)
         drawn = Samples(
-            drawn.response.at[..., step].set(token),
+            drawn.response.at[..., step].set(jnp.where(ended, sampling.end, token)),
             drawn.response_length + ~ended,
-            drawn.log_prob.at[..., step].set(log_prob),
+            drawn.log_prob.at[..., step].set(jnp.where(ended, 0.0, log_prob)),
         )
         features, cache = model.apply(params, cache, token, step, method="decode")
-        return step + 1, ended | (token == end), features, cache, drawn
+        return step + 1, ended | (token == sampling.end), features, cache, drawn
 
     features = jnp.broadcast_to(features[:, None], (*shape, features.shape[-1]))
     nothing = Samples(
-        jnp.zeros((*shape, max_tokens), jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros((*shape, max_tokens))
+        jnp.full((*shape, tokens), sampling.end, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros((*shape, tokens))
     )
     carry = (jnp.int32(0), jnp.zeros(shape, bool), features, cache, nothing)
     return jax.lax.while_loop(going, advance, carry)[-1]
-
-
-def check_sampling(max_tokens: int, samples: int, top_k: int | None, top_p: float | None) -> None:
-    """Raise a ValueError that names what is out of range."""
-    for name, count in (("max_tokens", max_tokens), ("samples", samples), ("top_k", top_k)):
-        if count is not None and count < 1:
-            raise ValueError(f"sample: {name}={count}: must be 1 or more")
-    if top_p is not None and not 0.0 < top_p <= 1.0:
-        raise ValueError(f"sample: top_p={top_p}: must be above 0 and at most 1")
 
 
 def restrict(logits: jax.Array, top_k: int | None, top_p: float | None) -> jax.Array:
@@ -189,9 +200,25 @@ def restrict(logits: jax.Array, top_k: int | None, top_p: float | None) -> jax.A
     return logits
 
 
-def sampled_sequences(prompt: jax.Array, prompt_length: jax.Array, samples: Samples) -> Sequences:
+def sampled_sequences(prompts: Prompts, samples: Samples) -> Sequences:
     """Every sample with its prompt, those of one prompt in a row: `[B * G]` sequences."""
     count = samples.response.shape[1]
-    flat: Callable[[jax.Array], jax.Array] = lambda x: x.reshape(-1, *x.shape[2:])  # noqa: E731
-    repeated = jnp.repeat(prompt, count, axis=0), jnp.repeat(prompt_length, count, axis=0)
-    return Sequences(*repeated, flat(samples.response), flat(samples.response_length))
+    tokens, length = (jnp.repeat(x, count, axis=0) for x in prompts)
+    return Sequences(
+        tokens, length, samples.response.reshape(-1, samples.response.shape[-1]), samples.response_length.reshape(-1)
+    )
+
+
+def complete(model: Transformer, params: PyTree, key: Key | None, prompts: Prompts, sampling: Sampling) -> jax.Array:
+    """One response to each prompt, as a policy's action: `[..., T]` int32; after its end come more ends.
+
+    Args:
+        model: a transformer with logits.
+        params: its parameters.
+        key: a typed key, or None: the most probable token each time.
+        prompts: with any leading axes.
+        sampling: how.
+    """
+    leading = prompts.length.shape
+    flat = Prompts(prompts.tokens.reshape(-1, prompts.tokens.shape[-1]), prompts.length.reshape(-1))
+    return sample(model, params, key, flat, sampling).response.reshape(*leading, sampling.max_tokens)

@@ -200,7 +200,7 @@ def ffn(config: TransformerConfig, layer: Params, x: jax.Array) -> jax.Array:
 
 
 def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Attention of every token to itself and those before it: `[B, S, K, R, H]`, `[B, S, K, H]` twice -> as the query."""
+    """Attention of each token to itself and those before: `[B, S, K, R, H]`, `[B, S, K, H]` twice -> like the query."""
     length = query.shape[1]
     scores = jnp.einsum("bskrh,btkh->bkrst", query, key, preferred_element_type=jnp.float32)
     seen = jnp.tril(jnp.ones((length, length), bool))

@@ -9,8 +9,11 @@ import pytest
 
 import rlx
 from rlx.lm.sequences import (
+    Prompts,
+    Sampling,
     Sequences,
     at_response,
+    complete,
     response_logits,
     restrict,
     rows,
@@ -26,6 +29,7 @@ PROMPT = jnp.array(
     [[1, 6, 2, 3], [4, 9, 9, 9], [5, 6, 9, 9]]
 )  # ends inside of prompts, and padding beyond the vocabulary
 LENGTH = jnp.array([4, 1, 2])
+PROMPTS = Prompts(PROMPT, LENGTH)
 
 
 def policy(**changes):
@@ -36,7 +40,7 @@ def policy(**changes):
 
 def draw(model, params, key=0, tokens=8, samples=3, **options):
     key = None if key is None else jax.random.key(key)
-    return jax.jit(lambda p: sample(model, p, key, PROMPT, LENGTH, tokens, END, samples, **options))(params)
+    return jax.jit(lambda p: sample(model, p, key, PROMPTS, Sampling(tokens, END, **options), samples))(params)
 
 
 def test_rows_put_a_response_behind_its_prompt():
@@ -52,7 +56,7 @@ def test_rows_put_a_response_behind_its_prompt():
 def test_the_samplers_log_probs_are_the_teacher_forced_ones(changes, temperature):
     model, params = policy(**changes)
     samples = draw(model, params, temperature=temperature)
-    sequences = sampled_sequences(PROMPT, LENGTH, samples)
+    sequences = sampled_sequences(PROMPTS, samples)
     forced = token_log_probs(response_logits(model, params, sequences), sequences, temperature)
     np.testing.assert_allclose(samples.log_prob.reshape(9, 8), forced, atol=1e-5)
     assert np.all(forced[sequences.mask] < 0.0)
@@ -68,7 +72,7 @@ def test_a_response_ends_with_its_first_end():
         kept = [int(token) for token in response[:length]]
         assert END not in kept[:-1]
         assert length == 8 or kept[-1] == END
-        assert not response[length:].any()
+        assert np.all(response[length:] == END)
         lengths.add(int(length))
     assert lengths >= {1, 2, 3, 8}  # some end at once, some never
 
@@ -116,9 +120,9 @@ def test_samples_of_one_prompt_share_its_cache_and_differ():
 def test_without_a_key_the_most_probable_token_is_taken():
     model, params = policy()
     greedy = draw(model, params, key=None, samples=1)
-    sequences = sampled_sequences(PROMPT, LENGTH, greedy)
+    sequences = sampled_sequences(PROMPTS, greedy)
     logits = response_logits(model, params, sequences)
-    np.testing.assert_array_equal(jnp.where(sequences.mask, logits.argmax(-1), 0), sequences.response * sequences.mask)
+    np.testing.assert_array_equal(jnp.where(sequences.mask, logits.argmax(-1), END), sequences.response)
     cold = draw(model, params, samples=1, temperature=1e-4)
     np.testing.assert_array_equal(cold.response, greedy.response)
 
@@ -139,7 +143,7 @@ def test_top_k_and_top_p():
 def test_log_probs_are_over_the_whole_vocabulary_also_under_top_k():
     model, params = policy()
     samples = draw(model, params, top_k=2)
-    sequences = sampled_sequences(PROMPT, LENGTH, samples)
+    sequences = sampled_sequences(PROMPTS, samples)
     forced = token_log_probs(response_logits(model, params, sequences), sequences)
     np.testing.assert_allclose(samples.log_prob.reshape(9, 8), forced, atol=1e-5)
 
@@ -147,9 +151,9 @@ def test_log_probs_are_over_the_whole_vocabulary_also_under_top_k():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokens": 0}, "max_tokens=0: must be 1 or more"),
-        ({"samples": 0}, "samples=0: must be 1 or more"),
-        ({"top_k": 0}, "top_k=0: must be 1 or more"),
+        ({"tokens": 0}, "max_tokens=0: must be an integer above 0"),
+        ({"temperature": 0.0}, "temperature=0.0: must be above 0"),
+        ({"top_k": 0}, "top_k=0: must be above 0"),
         ({"top_p": 1.5}, "top_p=1.5: must be above 0 and at most 1"),
     ],
 )
@@ -219,8 +223,21 @@ def test_sampling_vmaps_over_policies_and_keys():
     model, params = policy()
     both = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), params)
     keys = jax.random.split(jax.random.key(3), 2)
-    many = jax.jit(jax.vmap(lambda p, key: sample(model, p, key, PROMPT, LENGTH, 5, END, 2)))(both, keys)
+    many = jax.jit(jax.vmap(lambda p, key: sample(model, p, key, PROMPTS, Sampling(5, END), 2)))(both, keys)
     for index in range(2):
-        one = sample(model, jax.tree.map(lambda x, i=index: x[i], both), keys[index], PROMPT, LENGTH, 5, END, 2)
+        one = sample(model, jax.tree.map(lambda x, i=index: x[i], both), keys[index], PROMPTS, Sampling(5, END), 2)
         np.testing.assert_array_equal(many.response[index], one.response)
         np.testing.assert_allclose(many.log_prob[index], one.log_prob, atol=1e-5)
+
+
+def test_completions_take_any_leading_axes_and_are_filled_up_with_ends():
+    model, params = policy()
+    prompts = jax.tree.map(lambda x: jnp.stack([x, x]), PROMPTS)
+    found = complete(model, params, None, prompts, Sampling(5, END))
+    assert found.shape == (2, 3, 5)
+    np.testing.assert_array_equal(found[0], draw(model, params, None, 5, 1).response[:, 0])
+
+
+def test_whether_a_response_ended():
+    responses = ROWS._replace(response_length=jnp.array([3, 4, 0]))
+    np.testing.assert_array_equal(responses.ended(END), [True, False, False])

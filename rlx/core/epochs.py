@@ -1,0 +1,49 @@
+"""Batches of a data set, each row once an epoch. Axes: N rows of the data, M rows of a batch."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from rlx.core.learn import minibatches
+from rlx.types import Key
+
+
+class Epochs(NamedTuple):
+    """Where in which order of the rows one is.
+
+    Attributes:
+        order: `[N]` int32, the rows of this epoch.
+        position: int32, how many of them were drawn.
+    """
+
+    order: jax.Array
+    position: jax.Array
+
+
+def start_epochs(key: Key, num_rows: int) -> Epochs:
+    """Begin the first epoch."""
+    return Epochs(minibatches(key, num_rows, 1, 1)[0], jnp.int32(0))
+
+
+def next_rows(key: Key, epochs: Epochs, batch_size: int) -> tuple[Epochs, jax.Array]:
+    """Draw the next rows `[M]`; where fewer than M are left a new epoch begins, and those wait for another order.
+
+    Args:
+        key: used where an epoch begins.
+        epochs: where one is.
+        batch_size: M, at most N.
+
+    Raises:
+        ValueError: more rows than there are.
+    """
+    num_rows = epochs.order.shape[0]
+    if batch_size > num_rows:
+        raise ValueError(f"batch_size={batch_size}: there are {num_rows} rows in the data")
+    over = epochs.position + batch_size > num_rows
+    order = jax.lax.cond(over, lambda: minibatches(key, num_rows, 1, 1)[0], lambda: epochs.order)
+    position = jnp.where(over, 0, epochs.position)
+    rows = jax.lax.dynamic_slice(order, (position,), (batch_size,))
+    return Epochs(order, position + batch_size), rows

@@ -19,6 +19,15 @@ from rlx.ops.dynamic_programming import Solution, policy_evaluation, policy_iter
 from rlx.ops.exploration import epsilon_policy, softmax_policy, ucb_policy
 from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3, policy_gradient_loss, surrogate_loss
 from rlx.ops.returns import explained_variance, gae, mean_return, reward_to_go, standardize
+from rlx.ops.sequences import (
+    at_end,
+    last_token,
+    length_mask,
+    masked_mean,
+    masked_standardize,
+    token_gae,
+    token_weights,
+)
 from rlx.ops.td import Quantiles, huber, mean_values, quantile_huber, select_action, td_target
 from rlx.ops.trust_region import LineSearch, conjugate_gradient, fisher_vector_product, line_search, natural_step
 
@@ -32,6 +41,7 @@ __all__ = [
     "Solution",
     "TanhNormal",
     "action_values",
+    "at_end",
     "bellman_expectation",
     "bellman_optimality",
     "clipped_surrogate",
@@ -46,8 +56,12 @@ __all__ = [
     "gae",
     "huber",
     "k3",
+    "last_token",
+    "length_mask",
     "line_search",
     "mask_logits",
+    "masked_mean",
+    "masked_standardize",
     "mean_return",
     "mean_values",
     "natural_step",
@@ -66,6 +80,8 @@ __all__ = [
     "standardize",
     "surrogate_loss",
     "td_target",
+    "token_gae",
+    "token_weights",
     "transition_matrix",
     "ucb_policy",
     "value_iteration",

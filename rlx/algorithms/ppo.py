@@ -20,7 +20,8 @@ from rlx.core.on_policy import normalize_transitions, on_policy, over_time, star
 from rlx.core.rollout import RolloutState
 from rlx.envs.host import Gymnasium
 from rlx.envs.vectorize import vectorize
-from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3
+from rlx.ops.kl import k3
+from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss
 from rlx.ops.returns import explained_variance, gae, standardize
 from rlx.types import Algorithm, Env, Key, Learner, Metrics, Network, PyTree, Transition
 
@@ -150,7 +151,7 @@ def ppo_loss(
         "policy_loss": policy_loss,
         "value_loss": value_loss,
         "entropy": entropy,
-        "approx_kl": jnp.mean(k3(log_prob, batch.log_prob)),
+        "approx_kl": jnp.mean(k3(batch.log_prob, log_prob)),
         "clip_fraction": jnp.mean(jnp.abs(jnp.expm1(log_prob - batch.log_prob)) > clip),
     }
     return policy_loss + value_coef * value_loss - entropy_coef * entropy, metrics

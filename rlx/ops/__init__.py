@@ -17,7 +17,8 @@ from rlx.ops.bellman import (
 from rlx.ops.distributions import Categorical, MultiCategorical, Normal, TanhNormal, epsilon_greedy, mask_logits
 from rlx.ops.dynamic_programming import Solution, policy_evaluation, policy_iteration, value_iteration
 from rlx.ops.exploration import epsilon_policy, softmax_policy, ucb_policy
-from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, k3, policy_gradient_loss, surrogate_loss
+from rlx.ops.kl import adaptive_kl, check_kl, exact_kl, k1, k2, k3, kl_loss, kl_reward
+from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, policy_gradient_loss, surrogate_loss
 from rlx.ops.returns import explained_variance, gae, mean_return, reward_to_go, standardize
 from rlx.ops.sequences import (
     at_end,
@@ -41,21 +42,28 @@ __all__ = [
     "Solution",
     "TanhNormal",
     "action_values",
+    "adaptive_kl",
     "at_end",
     "bellman_expectation",
     "bellman_optimality",
+    "check_kl",
     "clipped_surrogate",
     "clipped_value_loss",
     "conjugate_gradient",
     "epsilon_greedy",
     "epsilon_policy",
+    "exact_kl",
     "expected_return",
     "expected_sarsa_target",
     "explained_variance",
     "fisher_vector_product",
     "gae",
     "huber",
+    "k1",
+    "k2",
     "k3",
+    "kl_loss",
+    "kl_reward",
     "last_token",
     "length_mask",
     "line_search",

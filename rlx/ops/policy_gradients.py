@@ -91,22 +91,3 @@ def clipped_value_loss(value: jax.Array, old_value: jax.Array, target: jax.Array
     old_value, target = jax.lax.stop_gradient((old_value, target))
     clipped = old_value + jnp.clip(value - old_value, -clip, clip)
     return 0.5 * jnp.maximum(jnp.square(value - target), jnp.square(clipped - target))
-
-
-def k3(log_prob: jax.Array, old_log_prob: jax.Array) -> jax.Array:
-    """Schulman's k3 estimate of KL(pi_old || pi) from samples of pi_old: never negative, unbiased, low variance.
-
-        k3 = ratio - 1 - log ratio,  ratio = pi(a|s) / pi_old(a|s)     (joschu.net/blog/kl-approx.html)
-
-    A measurement for logs and early stopping, not a loss.
-
-    Args:
-        log_prob: `[...]` log pi(a|s).
-        old_log_prob: `[...]` log pi_old(a|s), a drawn from pi_old.
-
-    Returns:
-        `[...]` nats; its mean estimates the KL divergence.
-    """
-    chex.assert_equal_shape([log_prob, old_log_prob])
-    log_ratio = log_prob - old_log_prob
-    return jnp.expm1(log_ratio) - log_ratio

@@ -14,11 +14,35 @@ from rlx.ops.bellman import (
     sarsa_target,
     transition_matrix,
 )
+from rlx.ops.best_of_n import (
+    best_of_n_curve,
+    best_of_n_distribution,
+    best_of_n_kl,
+    best_of_n_kl_bound,
+    best_of_n_kl_estimate,
+    best_of_n_weights,
+    best_of_n_win_rate,
+    win_rate,
+)
 from rlx.ops.distributions import Categorical, MultiCategorical, Normal, TanhNormal, epsilon_greedy, mask_logits
 from rlx.ops.dynamic_programming import Solution, policy_evaluation, policy_iteration, value_iteration
 from rlx.ops.exploration import epsilon_policy, softmax_policy, ucb_policy
+from rlx.ops.groups import (
+    effective_groups,
+    group_advantage,
+    importance_log_ratio,
+    overlong_penalty,
+    varied_groups,
+)
 from rlx.ops.kl import adaptive_kl, check_kl, exact_kl, k1, k2, k3, kl_loss, kl_reward
-from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss, policy_gradient_loss, surrogate_loss
+from rlx.ops.policy_gradients import (
+    cispo_loss,
+    clipped_surrogate,
+    clipped_value_loss,
+    dual_clip,
+    policy_gradient_loss,
+    surrogate_loss,
+)
 from rlx.ops.returns import explained_variance, gae, mean_return, reward_to_go, standardize
 from rlx.ops.sequences import (
     at_end,
@@ -47,9 +71,12 @@ __all__ = [
     "bellman_expectation",
     "bellman_optimality",
     "check_kl",
+    "cispo_loss",
     "clipped_surrogate",
     "clipped_value_loss",
     "conjugate_gradient",
+    "dual_clip",
+    "effective_groups",
     "epsilon_greedy",
     "epsilon_policy",
     "exact_kl",
@@ -58,7 +85,9 @@ __all__ = [
     "explained_variance",
     "fisher_vector_product",
     "gae",
+    "group_advantage",
     "huber",
+    "importance_log_ratio",
     "k1",
     "k2",
     "k3",
@@ -74,6 +103,7 @@ __all__ = [
     "mean_values",
     "natural_step",
     "occupancy",
+    "overlong_penalty",
     "policy_evaluation",
     "policy_gradient",
     "policy_gradient_loss",
@@ -93,4 +123,5 @@ __all__ = [
     "transition_matrix",
     "ucb_policy",
     "value_iteration",
+    "varied_groups",
 ]

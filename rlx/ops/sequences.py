@@ -160,6 +160,7 @@ def token_gae(
     reward, value = jnp.where(mask, reward, 0.0), jnp.where(mask, value, 0.0)
     last = jnp.arange(reward.shape[1]) == length[:, None] - 1
     next_value = jnp.roll(value, -1, axis=1)  # the last row's is another's, and not looked at: it terminates
-    rows = (x.T for x in (reward, value, next_value, last, jnp.zeros_like(last)))
-    advantage = jnp.where(mask, gae(*rows, discount, trace).T, 0.0)
+    never = jnp.zeros_like(last.T)
+    advantage = gae(reward.T, value.T, next_value.T, last.T, never, discount, trace).T
+    advantage = jnp.where(mask, advantage, 0.0)
     return advantage, jax.lax.stop_gradient(jnp.where(mask, advantage + value, 0.0))

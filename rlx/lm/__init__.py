@@ -1,1 +1,45 @@
 """Language: tokens, data, sampling, log-probabilities, and a language small enough to know everything about."""
+
+from rlx.lm import enumerable
+from rlx.lm.data import (
+    Comparisons,
+    Rankings,
+    folds,
+    load_comparisons,
+    load_demonstrations,
+    load_prompts,
+    load_rankings,
+)
+from rlx.lm.jsonl import DataError, Report
+from rlx.lm.sequences import Prompts, Samples, Sampling, Sequences, complete, response_logits, sample, token_log_probs
+from rlx.lm.text import load_text, windows
+from rlx.lm.tokenizer import ByteTokenizer, CharacterTokenizer, FileTokenizer, Tokenizer, TokenizerError, load_tokenizer
+
+__all__ = [
+    "ByteTokenizer",
+    "CharacterTokenizer",
+    "Comparisons",
+    "DataError",
+    "FileTokenizer",
+    "Prompts",
+    "Rankings",
+    "Report",
+    "Samples",
+    "Sampling",
+    "Sequences",
+    "Tokenizer",
+    "TokenizerError",
+    "complete",
+    "enumerable",
+    "folds",
+    "load_comparisons",
+    "load_demonstrations",
+    "load_prompts",
+    "load_rankings",
+    "load_text",
+    "load_tokenizer",
+    "response_logits",
+    "sample",
+    "token_log_probs",
+    "windows",
+]

@@ -2,7 +2,7 @@
 
 import gc
 
-from rlx import envs, nets, ops
+from rlx import envs, lm, nets, ops
 from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
@@ -17,6 +17,7 @@ from rlx.algorithms.sac import (
     temperature_loss,
     value_and_entropy,
 )
+from rlx.algorithms.sft import SFTConfig, SFTState, sft, sft_loss
 from rlx.algorithms.tabular import TabularConfig, TabularState, td_control
 from rlx.algorithms.td3 import TD3Config, TD3State, td3, td3_actor_loss, td3_critic_loss, td3_target
 from rlx.algorithms.trpo import TRPOConfig, TRPOState, trpo
@@ -64,6 +65,8 @@ __all__ = [
     "RolloutState",
     "SACConfig",
     "SACState",
+    "SFTConfig",
+    "SFTState",
     "Step",
     "TD3Config",
     "TD3State",
@@ -87,6 +90,7 @@ __all__ = [
     "gradient_step",
     "init_learner",
     "jit",
+    "lm",
     "load_checkpoint",
     "make",
     "minibatches",
@@ -106,6 +110,8 @@ __all__ = [
     "sac_target",
     "save_checkpoint",
     "select",
+    "sft",
+    "sft_loss",
     "start_rollout",
     "sweep",
     "td3",

@@ -24,7 +24,7 @@ from rlx.lm.records import (
     prompt_alone,
     ranking,
 )
-from rlx.lm.sequences import Sequences
+from rlx.lm.sequences import Prompts, Sequences
 from rlx.lm.tokenizer import Tokenizer
 from rlx.types import Key
 
@@ -135,16 +135,16 @@ def load_rankings(
 
 def load_prompts(
     paths: Paths, tokenizer: Tokenizer, max_prompt: int, too_long: TooLong = "error", on_error: OnError = "raise"
-) -> tuple[tuple[jax.Array, jax.Array], Report]:
+) -> tuple[Prompts, Report]:
     """Read prompts to be answered: the `"prompt"` of JSONL of any kind, or what HH-RLHF's two dialogues share.
 
     Args and errors: as in `load_demonstrations`.
 
     Returns:
-        `(prompt [B, P], prompt_length [B])`, and what became of the lines.
+        The prompts, `[B, P]` and `[B]`, and what became of the lines.
     """
     rows, report = load_rows(paths, prompt_alone, tokenizer, max_prompt, 1, too_long, on_error)
-    return pad_prompts(rows), report
+    return Prompts(*pad_prompts(rows)), report
 
 
 def folds(prompt: jax.Array, prompt_length: jax.Array, k: int, key: Key) -> np.ndarray:

@@ -19,6 +19,7 @@ from rlx.nets.inputs import CNN, Features, network_inputs
 from rlx.nets.mlp import MLP
 from rlx.nets.nnx import from_nnx
 from rlx.nets.q_network import QNetwork, q_network
+from rlx.nets.transformer import Transformer, TransformerConfig
 
 __all__ = [
     "CNN",
@@ -34,6 +35,8 @@ __all__ = [
     "QNetwork",
     "TanhHead",
     "TanhNormalHead",
+    "Transformer",
+    "TransformerConfig",
     "actor",
     "actor_critic",
     "critic",

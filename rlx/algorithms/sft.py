@@ -15,7 +15,7 @@ import optax
 from rlx.core.config import require_counts
 from rlx.core.epochs import Epochs, next_rows, start_epochs
 from rlx.core.learn import gradient_step, init_learner
-from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, response_logits, token_log_probs
+from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, response_logits, start_params, token_log_probs
 from rlx.ops.sequences import masked_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
@@ -68,7 +68,7 @@ def sft(
     data: Sequences,
     optimizer: optax.GradientTransformation,
     sampling: Sampling,
-    config: SFTConfig = SFTConfig(),  # noqa: B008
+    config: SFTConfig = SFTConfig(),
     params: PyTree | None = None,
 ) -> Algorithm:
     """Make the algorithm: maximum likelihood of responses, epoch by epoch.
@@ -79,13 +79,13 @@ def sft(
         optimizer: optax's.
         sampling: how `act` draws responses.
         config: the settings.
-        params: where to begin, of a pretrained model; None: at random.
+        params: where to begin, such as a pretrained model's; None: at random.
     """
 
     def init(key: Key) -> SFTState:
         key, params_key, epoch_key = jax.random.split(key, 3)
-        start = model.init(params_key, data.prompt[:1]) if params is None else jax.tree.map(jnp.copy, params)
-        return SFTState(key, init_learner(start, optimizer), start_epochs(epoch_key, data.prompt.shape[0]))
+        learner = init_learner(start_params(model, params_key, params), optimizer)
+        return SFTState(key, learner, start_epochs(epoch_key, data.prompt.shape[0]))
 
     def step(state: SFTState) -> tuple[SFTState, Metrics]:
         key, epoch_key = jax.random.split(state.key)

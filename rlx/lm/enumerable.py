@@ -73,19 +73,27 @@ class TabularModel(nn.Module):
 
     Attributes:
         language: whose strings.
+        head: "logits", or "both" with a table of scores beside it.
     """
 
     language: Language
+    head: str = "logits"
 
     def setup(self) -> None:
-        """Take the table `[C, V]`, all zeros at first."""
+        """Take the table `[C, V]`, and that of scores `[C]`, all zeros at first."""
         size, depth = self.language.vocabulary, self.language.max_tokens
         contexts = (size**depth - 1) // (size - 1)
         self.table: jax.Array = self.param("table", nn.initializers.zeros, (contexts, size))
+        if self.head == "both":
+            self.scores: jax.Array = self.param("scores", nn.initializers.zeros, (contexts,))
 
     def __call__(self, tokens: jax.Array) -> jax.Array:
         """Tokens `[B, S]` -> logits of the next one `[B, S, V]`."""
         return self.logits(self.features(tokens))
+
+    def score(self, features: jax.Array) -> jax.Array:
+        """Scores `[...]` of contexts `[...]`."""
+        return self.scores[jnp.minimum(features, self.scores.shape[0] - 1)]
 
     def features(self, tokens: jax.Array) -> jax.Array:
         """Number `[B, S]` of the context that ends with each token: the first, a prompt, is the root, 0."""

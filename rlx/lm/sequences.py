@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 
 from rlx.core.config import require, require_counts, require_positive
-from rlx.nets.transformer import Transformer
 from rlx.ops.distributions import Categorical
 from rlx.ops.random import gumbel
 from rlx.types import Key, PyTree
@@ -102,11 +101,32 @@ def at_response(features: jax.Array, sequences: Sequences) -> jax.Array:
     return jnp.take_along_axis(features, index, axis=1)
 
 
-def response_logits(model: Transformer, params: PyTree, sequences: Sequences) -> jax.Array:
+def response_logits(model: Any, params: PyTree, sequences: Sequences) -> jax.Array:
     """Logits `[B, T, V]` of each token of the response, given all before it."""
     features: Any = model.apply(params, rows(sequences), method="features")
     logits: Any = model.apply(params, at_response(features, sequences), method="logits")
     return logits
+
+
+def response_values(model: Any, params: PyTree, sequences: Sequences) -> jax.Array:
+    """Scores `[B, T]` of what stands before each token of the response: a critic's values."""
+    features: Any = model.apply(params, rows(sequences), method="features")
+    values: Any = model.apply(params, at_response(features, sequences), method="score")
+    return values
+
+
+def start_params(model: Any, key: Key, params: PyTree | None = None) -> PyTree:
+    """Parameters to begin with: copies of those that are given, whole parts of a model, and the rest at random.
+
+    So a critic may begin with the trunk of a policy, `{"params": {"transformer": ...}}`, and a head of its own.
+    """
+    fresh = model.init(key, jnp.zeros((1, 1), jnp.int32))
+    given = {} if params is None else params["params"]
+    if unknown := sorted(set(given) - set(fresh["params"])):
+        raise ValueError(
+            f"parameters {', '.join(unknown)} have no place in the model, which has {', '.join(fresh['params'])}"
+        )
+    return {"params": jax.tree.map(jnp.copy, fresh["params"] | given)}
 
 
 def token_log_probs(logits: jax.Array, sequences: Sequences, temperature: float | jax.Array = 1.0) -> jax.Array:
@@ -137,7 +157,7 @@ class Samples(NamedTuple):
 
 
 def sample(
-    model: Transformer, params: PyTree, key: Key | None, prompts: Prompts, sampling: Sampling, samples: int = 1
+    model: Any, params: PyTree, key: Key | None, prompts: Prompts, sampling: Sampling, samples: int = 1
 ) -> Samples:
     """Continue prompts token by token, until each continuation has ended or has `max_tokens`.
 
@@ -179,7 +199,7 @@ def sample(
         features, cache = model.apply(params, cache, token, step, method="decode")
         return step + 1, ended | (token == sampling.end), features, cache, drawn
 
-    features = jnp.broadcast_to(features[:, None], (*shape, features.shape[-1]))
+    features = jnp.broadcast_to(features[:, None], (*shape, *features.shape[1:]))
     nothing = Samples(
         jnp.full((*shape, tokens), sampling.end, jnp.int32), jnp.zeros(shape, jnp.int32), jnp.zeros((*shape, tokens))
     )
@@ -209,7 +229,7 @@ def sampled_sequences(prompts: Prompts, samples: Samples) -> Sequences:
     )
 
 
-def complete(model: Transformer, params: PyTree, key: Key | None, prompts: Prompts, sampling: Sampling) -> jax.Array:
+def complete(model: Any, params: PyTree, key: Key | None, prompts: Prompts, sampling: Sampling) -> jax.Array:
     """One response to each prompt, as a policy's action: `[..., T]` int32; after its end come more ends.
 
     Args:

@@ -268,16 +268,19 @@ class Transformer(nn.Module):
 
     def read(self, features: jax.Array) -> Any:
         """What the heads make of features `[..., D]`: logits `[..., V]`, scores `[...]`, or both, all float32."""
-        if self.head == "logits":
-            return self.logits(features)
-        score = features.astype(jnp.float32) @ self.score_kernel
-        return score if self.head == "score" else (self.logits(features), score)
+        outputs = {"logits": (self.logits,), "score": (self.score,), "both": (self.logits, self.score)}[self.head]
+        found = tuple(output(features) for output in outputs)
+        return found if self.head == "both" else found[0]
 
     def logits(self, features: jax.Array) -> jax.Array:
         """Logits of the next token `[..., V]`, in float32."""
         weights = self.weights["embedding"].T if self.config.tied else self.weights["unembedding"]
         weights = weights.astype(features.dtype)
         return jnp.matmul(features, weights, preferred_element_type=jnp.promote_types(features.dtype, jnp.float32))
+
+    def score(self, features: jax.Array) -> jax.Array:
+        """Scores `[...]`, in float32."""
+        return features.astype(jnp.float32) @ self.score_kernel
 
     def features(self, tokens: jax.Array) -> jax.Array:
         """Last activations `[B, S, D]`, normalised, of tokens `[B, S]`."""

@@ -1,0 +1,342 @@
+"""PPO for language with a critic and a penalty on leaving a reference: the classic loop of RLHF, stage by stage.
+
+Generate; values, reference log-probabilities and rewards; advantages; updates of critic and actor (Ziegler et al. 2019,
+arXiv 1909.08593; Ouyang et al. 2022, arXiv 2203.02155). REINFORCE and RLOO are the same with another advantage.
+
+Axes: N prompts of a step, G responses to one prompt, B = N G responses, T tokens of a response, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
+from rlx.core.learn import gradient_step, init_learner, minibatches
+from rlx.lm.generate_and_learn import Generated, generate_and_learn
+from rlx.lm.sequences import (
+    Prompts,
+    Sampling,
+    Sequences,
+    at_response,
+    response_logits,
+    response_values,
+    rows,
+    start_params,
+    token_log_probs,
+)
+from rlx.ops.distributions import Categorical
+from rlx.ops.groups import group_advantage
+from rlx.ops.kl import adaptive_kl, check_kl, exact_kl, k3, kl_reward
+from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss
+from rlx.ops.random import uniform
+from rlx.ops.returns import explained_variance
+from rlx.ops.sequences import at_end, masked_mean, masked_standardize, token_gae
+from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class RLHFConfig:
+    """Settings of PPO for language; in brackets what InstructGPT used, where it differs."""
+
+    num_prompts: int = 64  # N, prompts a step (512)
+    samples: int = 1  # G, responses to each
+    num_epochs: int = 4  # passes over a step's responses (1)
+    num_minibatches: int = 4  # gradient steps a pass; divides N G (8)
+    advantage: str = "gae"  # "gae" of a critic; of whole responses "mean" (REINFORCE), or "leave_one_out" of a group
+    discount: float = 1.0  # gamma; a response is one episode
+    trace: float = 0.95  # lambda
+    whiten: bool = True  # advantages get mean 0 and variance 1 over a step's tokens
+    clip: float = 0.2  # half width of the ratio's range; 0.1 to 0.3
+    value_clip: float | None = 0.2  # how far a value moves in one step, in units of reward; None: any
+    value_coef: float = 0.1  # weight of the critic's loss where it shares the policy's trunk
+    entropy_coef: float = 0.0  # weight of the entropy, nats a token
+    kl_coef: float = 0.05  # beta, nats of KL cost that much reward, at first (0.02)
+    kl_form: str = "k1"  # estimate of the KL in the reward, or "exact", also in the loss: see rlx.ops.kl
+    kl_target: float | None = None  # nats a response that beta is steered to; None: beta stays
+    kl_horizon: float = 10_000.0  # responses over which beta may change by a fifth
+    score_clip: float | None = None  # scores beyond this, either way, count as this; None: as they are
+    whiten_score: bool = False  # a step's scores are divided by their standard deviation
+    missing_end_penalty: float = 0.0  # taken off the score of a response that did not end
+    ptx_coef: float = 0.0  # weight of the loss on pretraining text (PPO-ptx: 27.8)
+    ptx_batch_size: int = 0  # sequences of it in a gradient step; 0: as many as responses
+
+    def __post_init__(self) -> None:
+        require_counts(self, "num_prompts", "samples", "num_epochs", "num_minibatches")
+        require_positive(self, "clip", "kl_horizon")
+        require_fraction(self, "discount", "trace")
+        for name in ("value_clip", "kl_target", "score_clip"):
+            value = getattr(self, name)
+            require(self, value is None or value > 0, "must be above 0, or None", name)
+        for name in ("kl_coef", "ptx_coef", "value_coef", "entropy_coef", "ptx_batch_size"):
+            require(self, getattr(self, name) >= 0, "must be 0 or more", name)
+        divides = self.num_prompts * self.samples % self.num_minibatches == 0
+        require(self, divides, "responses must divide into minibatches", "num_minibatches")
+        known = ("gae", "mean", "leave_one_out")
+        require(self, self.advantage in known, f"must be one of {', '.join(known)}", "advantage")
+        grouped = self.advantage != "leave_one_out" or self.samples > 1
+        require(self, grouped, "a group needs 2 responses or more", "advantage", "samples")
+        require_finite(self)
+
+
+class RLHFState(NamedTuple):
+    """Everything that changes.
+
+    Attributes:
+        key: typed PRNG key.
+        learner: the policy's parameters, with the critic's where they share a trunk, and optimiser state.
+        critic: a critic's of its own; None where there is none.
+        kl_coef: beta as it is by now.
+    """
+
+    key: Key
+    learner: Learner
+    critic: Learner | None
+    kl_coef: jax.Array
+
+
+class RLHFBatch(NamedTuple):
+    """What the losses take, rows of responses, all but the first `[B, T]`.
+
+    Attributes:
+        sequences: `[B]`.
+        old_log_prob: nats, by the policy that drew them.
+        advantage: of each token.
+        target: what the critic should have said before each token.
+        old_value: what it said.
+    """
+
+    sequences: Sequences
+    old_log_prob: jax.Array
+    advantage: jax.Array
+    target: jax.Array
+    old_value: jax.Array
+
+
+def shape_scores(score: jax.Array, sequences: Sequences, sampling: Sampling, config: RLHFConfig) -> jax.Array:
+    """Scores `[B]` as they are learnt from: divided by their spread, clipped, less the penalty for no end."""
+    if config.whiten_score:
+        score = score / (jnp.std(score) + 1e-8)
+    if config.score_clip is not None:
+        score = jnp.clip(score, -config.score_clip, config.score_clip)
+    return score - config.missing_end_penalty * ~sequences.ended(sampling.end)
+
+
+def token_rewards(score: jax.Array, penalty: jax.Array, length: jax.Array, kl_coef: jax.Array) -> jax.Array:
+    """Reward `[B, T]` of every token: the KL penalty of each, and the score at the last (arXiv 1909.08593, eq. 2).
+
+        r_t = -beta (log pi(y_t) - log ref(y_t)) + score 1[t is the last]
+
+    Args:
+        score: `[B]`.
+        penalty: `[B, T]` nats, 0 beyond the lengths.
+        length: `[B]` tokens of the responses, their ends included.
+        kl_coef: beta.
+    """
+    return at_end(score, length, penalty.shape[1]) - kl_coef * penalty
+
+
+def response_advantages(
+    reward: jax.Array, value: jax.Array, sequences: Sequences, config: RLHFConfig
+) -> tuple[jax.Array, jax.Array]:
+    """Advantages and the critic's targets `[B, T]`, from token rewards and values.
+
+    Without a critic every token has its response's: the sum of its rewards, less the mean of all, or of its group's
+    others.
+    """
+    mask = sequences.mask
+    if config.advantage == "gae":
+        advantage, target = token_gae(reward, value, sequences.response_length, config.discount, config.trace)
+    else:
+        total = jnp.sum(jnp.where(mask, reward, 0.0), axis=1)
+        groups = total.reshape(-1, config.samples) if config.advantage == "leave_one_out" else total[None]
+        baseline = config.advantage if groups.shape[1] > 1 else "none"
+        of_response = group_advantage(groups, baseline).reshape(-1, 1)
+        advantage, target = jnp.where(mask, of_response, 0.0), jnp.zeros_like(value)
+    return (masked_standardize(advantage, mask) if config.whiten else advantage), target
+
+
+def actor_loss(
+    logits: jax.Array,
+    ref_logits: jax.Array | None,
+    batch: RLHFBatch,
+    temperature: float,
+    config: RLHFConfig,
+    kl_coef: Any,
+) -> tuple[jax.Array, Metrics]:
+    """Clipped surrogate, entropy and, where it is exact, the KL: means over the minibatch's tokens.
+
+    Args:
+        logits: `[B, T, V]` of the policy that learns.
+        ref_logits: `[B, T, V]` of the reference, for the exact KL; else None.
+        batch: rows.
+        temperature: at which responses were drawn.
+        config: the settings.
+        kl_coef: beta.
+    """
+    mask = batch.sequences.mask
+    log_prob = token_log_probs(logits, batch.sequences, temperature)
+    surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, config.clip)
+    entropy = masked_mean(Categorical(logits / temperature).entropy(), mask)
+    loss = masked_mean(surrogate, mask) - config.entropy_coef * entropy
+    if ref_logits is not None:
+        loss += kl_coef * masked_mean(exact_kl(logits / temperature, ref_logits / temperature), mask)
+    outside = jnp.abs(jnp.exp(log_prob - batch.old_log_prob) - 1.0) > config.clip
+    return loss, {
+        "entropy": entropy,
+        "approx_kl": masked_mean(k3(batch.old_log_prob, log_prob), mask),
+        "clip_fraction": masked_mean(outside.astype(jnp.float32), mask),
+    }
+
+
+def critic_loss(value: jax.Array, batch: RLHFBatch, config: RLHFConfig) -> jax.Array:
+    """Half squared error of values `[B, T]` that move no further than `value_clip`: the mean over tokens."""
+    clip = jnp.inf if config.value_clip is None else config.value_clip
+    return masked_mean(clipped_value_loss(value, batch.old_value, batch.target, clip), batch.sequences.mask)
+
+
+def ptx_loss(params: PyTree, model: Any, text: Sequences) -> jax.Array:
+    """Cross-entropy of pretraining text, nats a token: keeps what the policy knew (arXiv 2203.02155, eq. 2)."""
+    log_prob = token_log_probs(response_logits(model, params, text), text)
+    return -masked_mean(log_prob, text.mask)
+
+
+def rlhf(
+    model: Any,
+    prompts: Prompts,
+    reward: Callable[[Sequences], Any],
+    optimizer: optax.GradientTransformation,
+    sampling: Sampling,
+    config: RLHFConfig = RLHFConfig(),
+    params: PyTree | None = None,
+    critic: Any = None,
+    critic_params: PyTree | None = None,
+    ptx: Sequences | None = None,
+) -> Algorithm:
+    """Make the algorithm.
+
+    Args:
+        model: a transformer with logits, or with "both": then the critic shares its trunk.
+        prompts: what is drawn from.
+        reward: `(sequences) -> [B]`, a JAX function, or one on the host (see `generate_and_learn`).
+        optimizer: optax's; actor and critic each have its state.
+        sampling: how responses are drawn.
+        config: the settings. A KL penalty whose gradient is not the reverse KL's warns.
+        params: where learning begins, and the reference; None: the reference is a policy drawn with key 0.
+        critic: a transformer with a score, of a trunk of its own; None where `model` has both, or none is needed.
+        critic_params: where it begins, whole or in part: those of the reward model, or its trunk alone.
+        ptx: pretraining text, for `ptx_coef`.
+
+    Raises:
+        ValueError: GAE without a critic, a critic without GAE, or `ptx_coef` without `ptx`.
+    """
+    exact = config.kl_form == "exact"
+    check_kl(config.kl_form, "both" if exact else "reward")
+    shared = config.advantage == "gae" and critic is None
+    if shared and getattr(model, "head", "both") != "both":
+        raise ValueError('rlhf: GAE needs a critic: give one, or a model with head="both", or another advantage')
+    if critic is not None and config.advantage != "gae":
+        raise ValueError(f"rlhf: advantage={config.advantage!r} needs no critic")
+    if ptx is None and not isinstance(config.ptx_coef, jax.Array) and config.ptx_coef:
+        raise ValueError(f"rlhf: ptx_coef={config.ptx_coef} needs text: give ptx")
+    ref_params = start_params(model, jax.random.key(0), params)
+    temperature = sampling.temperature
+
+    def init(key: Key) -> RLHFState:
+        key, params_key, critic_key = jax.random.split(key, 3)
+        learner = init_learner(start_params(model, params_key, params), optimizer)
+        judge = None if critic is None else init_learner(start_params(critic, critic_key, critic_params), optimizer)
+        return RLHFState(key, learner, judge, jnp.float32(config.kl_coef))
+
+    def values(state: RLHFState, sequences: Sequences) -> jax.Array:
+        if state.critic is not None:
+            return response_values(critic, state.critic.params, sequences)
+        if shared:
+            return response_values(model, state.learner.params, sequences)
+        return jnp.zeros(sequences.response.shape)
+
+    def judge(state: RLHFState, generated: Generated) -> tuple[RLHFBatch, jax.Array, Metrics]:
+        sequences, log_prob, score = generated
+        ref_logits = response_logits(model, ref_params, sequences)
+        ref_log_prob = token_log_probs(ref_logits, sequences, temperature)
+        if exact:
+            logits = response_logits(model, state.learner.params, sequences)
+            penalty = jnp.where(sequences.mask, exact_kl(logits / temperature, ref_logits / temperature), 0.0)
+        else:
+            penalty = kl_reward(config.kl_form, log_prob, ref_log_prob)
+        score = shape_scores(score, sequences, sampling, config)
+        received = token_rewards(score, penalty, sequences.response_length, state.kl_coef)
+        value = values(state, sequences)
+        advantage, target = response_advantages(received, value, sequences, config)
+        kl = jnp.mean(jnp.sum(log_prob - ref_log_prob, axis=1))
+        explained = explained_variance(value * sequences.mask, target)
+        batch = RLHFBatch(sequences, log_prob, advantage, target, value)
+        return batch, kl, {"kl": kl, "kl_coef": state.kl_coef, "explained_variance": explained}
+
+    def policy_loss(
+        params: PyTree, batch: RLHFBatch, text: Sequences | None, kl_coef: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        features: Any = model.apply(params, rows(batch.sequences), method="features")
+        features = at_response(features, batch.sequences)
+        logits: Any = model.apply(params, features, method="logits")
+        ref_logits = response_logits(model, ref_params, batch.sequences) if exact else None
+        loss, metrics = actor_loss(logits, ref_logits, batch, temperature, config, kl_coef)
+        if shared:
+            value: Any = model.apply(params, features, method="score")
+            metrics["value_loss"] = critic_loss(value, batch, config)
+            loss += config.value_coef * metrics["value_loss"]
+        if text is not None:
+            metrics["ptx_loss"] = ptx_loss(params, model, text)
+            loss += config.ptx_coef * metrics["ptx_loss"]
+        return loss, metrics
+
+    def value_loss(params: PyTree, batch: RLHFBatch) -> tuple[jax.Array, Metrics]:
+        loss = critic_loss(response_values(critic, params, batch.sequences), batch, config)
+        return loss, {}
+
+    def draw_text(key: Key, count: int) -> Sequences | None:
+        if ptx is None:
+            return None
+        number = ptx.response_length.shape[0]
+        index = jnp.minimum(number * uniform(key, (config.ptx_batch_size or count,)), number - 1).astype(jnp.int32)
+        return jax.tree.map(lambda x: x[index], ptx)
+
+    def learn(state: RLHFState, generated: Generated, key: Key) -> tuple[RLHFState, Metrics]:
+        order_key, text_key = jax.random.split(key)
+        batch, kl, measured = judge(state, generated)
+        order = minibatches(order_key, len(generated.score), config.num_epochs, config.num_minibatches)
+
+        def one(carry: tuple[Learner, Learner | None], x: tuple[jax.Array, Key]) -> tuple[tuple, Metrics]:
+            (learner, judge), (index, key) = carry, x
+            minibatch = jax.tree.map(lambda x: x[index], batch)
+            text = draw_text(key, index.shape[0])
+            learner, metrics = gradient_step(policy_loss, optimizer, learner, minibatch, text, state.kl_coef)
+            if judge is not None:
+                judge, found = gradient_step(value_loss, optimizer, judge, minibatch)
+                metrics |= {"value_loss": found["loss"]}
+            return (learner, judge), metrics
+
+        text_keys = jax.random.split(text_key, order.shape[0])
+        (learner, judged), metrics = jax.lax.scan(one, (state.learner, state.critic), (order, text_keys))
+        kl_coef = state.kl_coef
+        if config.kl_target is not None:
+            kl_coef = adaptive_kl(kl_coef, kl, config.kl_target, config.kl_horizon, len(generated.score))
+        state = state._replace(learner=learner, critic=judged, kl_coef=kl_coef)
+        return state, jax.tree.map(jnp.mean, metrics) | measured
+
+    return generate_and_learn(
+        init,
+        lambda state: state.learner.params,
+        model,
+        prompts,
+        reward,
+        learn,
+        sampling,
+        config.num_prompts,
+        config.samples,
+    )

@@ -5,8 +5,10 @@ import gc
 from rlx import envs, lm, nets, ops
 from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
+from rlx.algorithms.grpo import GRPO_PRESETS, GRPOConfig, GRPOState, grpo, grpo_loss
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
+from rlx.algorithms.rlhf import RLHFConfig, RLHFState, actor_loss, critic_loss, ptx_loss, rlhf
 from rlx.algorithms.sac import (
     SACConfig,
     SACState,
@@ -45,6 +47,7 @@ __version__ = "0.1.0"
 gc.freeze()
 
 __all__ = [
+    "GRPO_PRESETS",
     "A2CConfig",
     "A2CState",
     "Algorithm",
@@ -54,11 +57,15 @@ __all__ = [
     "DQNState",
     "Env",
     "Episodes",
+    "GRPOConfig",
+    "GRPOState",
     "Learner",
     "Network",
     "PPOConfig",
     "PPOState",
     "Priorities",
+    "RLHFConfig",
+    "RLHFState",
     "ReinforceConfig",
     "ReinforceState",
     "Replay",
@@ -78,9 +85,11 @@ __all__ = [
     "VectorEnv",
     "a2c",
     "a2c_loss",
+    "actor_loss",
     "checkpoint_steps",
     "chunks",
     "compile_steps",
+    "critic_loss",
     "dqn",
     "dqn_loss",
     "envs",
@@ -88,6 +97,8 @@ __all__ = [
     "export_jax",
     "export_numpy",
     "gradient_step",
+    "grpo",
+    "grpo_loss",
     "init_learner",
     "jit",
     "lm",
@@ -99,10 +110,12 @@ __all__ = [
     "over_seeds",
     "ppo",
     "ppo_loss",
+    "ptx_loss",
     "rank",
     "reinforce",
     "reinforce_loss",
     "restart_environments",
+    "rlhf",
     "rollout",
     "sac",
     "sac_actor_loss",

@@ -83,9 +83,9 @@ def sft(
     """
 
     def init(key: Key) -> SFTState:
-        key, params_key, epoch_key = jax.random.split(key, 3)
+        key, params_key = jax.random.split(key)
         learner = init_learner(start_params(model, params_key, params), optimizer)
-        return SFTState(key, learner, start_epochs(epoch_key, data.prompt.shape[0]))
+        return SFTState(key, learner, start_epochs(data.prompt.shape[0]))
 
     def step(state: SFTState) -> tuple[SFTState, Metrics]:
         key, epoch_key = jax.random.split(state.key)

@@ -23,9 +23,9 @@ class Epochs(NamedTuple):
     position: jax.Array
 
 
-def start_epochs(key: Key, num_rows: int) -> Epochs:
-    """Begin the first epoch."""
-    return Epochs(minibatches(key, num_rows, 1, 1)[0], jnp.int32(0))
+def start_epochs(num_rows: int) -> Epochs:
+    """Stand at the end of an epoch: the first draw begins one."""
+    return Epochs(jnp.arange(num_rows, dtype=jnp.int32), jnp.int32(num_rows))
 
 
 def next_rows(key: Key, epochs: Epochs, batch_size: int) -> tuple[Epochs, jax.Array]:

@@ -80,10 +80,10 @@ class TabularModel(nn.Module):
     head: str = "logits"
 
     def setup(self) -> None:
-        """Take the table `[C, V]`, and that of scores `[C]`, all zeros at first."""
+        """Take the table `[C, V]`, at first drawn from a normal distribution, and that of scores `[C]`, at first 0."""
         size, depth = self.language.vocabulary, self.language.max_tokens
         contexts = (size**depth - 1) // (size - 1)
-        self.table: jax.Array = self.param("table", nn.initializers.zeros, (contexts, size))
+        self.table: jax.Array = self.param("table", nn.initializers.normal(1.0), (contexts, size))
         if self.head == "both":
             self.scores: jax.Array = self.param("scores", nn.initializers.zeros, (contexts,))
 

@@ -318,6 +318,89 @@ CASES |= {
 }
 
 
+# Language: no environment, but prompts to answer ---------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Prompted:
+    """What the properties ask of an environment: observations (prompts of up to so many tokens), a space of actions."""
+
+    longest: int
+    action_space = gymnasium.spaces.MultiDiscrete([5] * 4)
+
+    def reset(self, key):
+        token_key, length_key = jax.random.split(key)
+        length = jax.random.randint(length_key, (), 1, self.longest + 1)
+        return None, rlx.lm.Prompts(jax.random.randint(token_key, (3,), 1, 5), length)
+
+    @property
+    def prompts(self):
+        return jax.vmap(lambda key: self.reset(key)[1])(jax.random.split(jax.random.key(3), 16))
+
+    @property
+    def data(self):
+        """As many responses as prompts."""
+        response = jax.random.randint(jax.random.key(4), (16, 4), 0, 5)
+        return rlx.lm.Sequences(*self.prompts, response, jax.random.randint(jax.random.key(5), (16,), 1, 5))
+
+
+SAMPLING = rlx.lm.Sampling(max_tokens=4, end=0, temperature=0.8)
+SHAPE = rlx.nets.TransformerConfig(5, width=8, layers=1, heads=2, hidden=8)
+WRITER = rlx.nets.Transformer(SHAPE)
+
+
+def table(head="logits"):
+    """A policy that compiles sooner than a transformer."""
+    return rlx.lm.enumerable.TabularModel(rlx.lm.enumerable.Language(5, 4), head)
+
+
+def letters(sequences):
+    """Reward: how far the tokens of the response add up, which depends on every token."""
+    return jnp.sum(jnp.where(sequences.mask, sequences.response, 0), axis=1) / 4.0
+
+
+def adam(learning_rate):
+    return optax.flatten(optax.adam(learning_rate))
+
+
+def sft(env, config):
+    return rlx.sft(WRITER, env.data, adam(1e-2), SAMPLING, config), None
+
+
+def grpo(env, config, model=WRITER):
+    return rlx.grpo(model, env.prompts, letters, adam(3e-2), SAMPLING, config), None
+
+
+def rlhf(env, config, own_critic=False):
+    model = table("both") if config.advantage == "gae" and not own_critic else table()
+    critic = table("both") if own_critic and config.advantage == "gae" else None
+    algorithm = rlx.rlhf(model, env.prompts, letters, adam(3e-2), SAMPLING, config, critic=critic, ptx=env.data)
+    return algorithm, None
+
+
+GRPO = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "clip": 0.01, "clip_high": 0.02}
+GRPO |= {"eps": 0.5, "kl_coef": 0.5, "missing_end_penalty": 0.3, "overlong_buffer": 2, "dynamic_sampling": 1}
+RLHF = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "discount": 0.9, "clip": 0.01}
+RLHF |= {"value_clip": 0.01, "entropy_coef": 0.1, "kl_target": 1.0, "kl_horizon": 100.0, "score_clip": 1.0}
+RLHF |= {"whiten_score": True, "missing_end_penalty": 0.5, "ptx_coef": 0.1, "ptx_batch_size": 2}
+TEXT, TABLE_TEXT = Prompted(longest=3), Prompted(longest=1)
+tabular_grpo, critic_rlhf = functools.partial(grpo, model=table()), functools.partial(rlhf, own_critic=True)
+CASES |= {
+    "sft": Case(sft, TEXT, rlx.SFTConfig(batch_size=4), {}, []),
+    "grpo": Case(tabular_grpo, TABLE_TEXT, rlx.GRPOConfig(**GRPO), {}, [], inert=("kl_where",)),
+    "grpo-transformer": Case(grpo, TEXT, rlx.GRPOConfig(**GRPO), {}, []),
+    "grpo-reward": Case(
+        tabular_grpo, TABLE_TEXT, rlx.GRPOConfig(**GRPO | {"kl_form": "k1"}, kl_where="reward"), {}, []
+    ),
+    "rlhf": Case(rlhf, TABLE_TEXT, rlx.RLHFConfig(**RLHF), {}, []),
+    "rlhf-critic": Case(
+        critic_rlhf, TABLE_TEXT, rlx.RLHFConfig(**RLHF | {"whiten": False}), {}, [], inert=("value_coef",)
+    ),
+    "rlhf-rloo": Case(rlhf, TABLE_TEXT, rlx.RLHFConfig(**RLHF, advantage="leave_one_out"), {}, []),
+}
+OFFLINE = ("sft",)  # they learn from data: no episode ends
+
+
 def of(name, *values, **options):
     """A row of a table of tests; those of one case run in one process, which compiles it once."""
     return pytest.param(name, *values, marks=pytest.mark.xdist_group(name), **options)
@@ -380,7 +463,7 @@ def test_metrics_are_finite_and_states_used_once(name):
     for _ in range(STEPS):
         state, metrics = step(state)
         assert np.all(np.isfinite([*metrics.values()])), metrics
-    assert metrics["episodes"] > 0
+    assert metrics["episodes"] > 0 or name in OFFLINE
     assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(plain(state)))
 
 
@@ -492,10 +575,14 @@ def outcome(name, **changes):
     return jnp.concatenate([leaf.ravel() for leaf in jax.tree.leaves(case.params(state))])
 
 
+OTHERS = {"value": "mean", "mean": "none", "group": "batch", "sequence": "constant", "token": "sequence"}
+OTHERS |= {"ratio_k3": "k2", "k1": "exact", "gae": "mean", "leave_one_out": "mean"}
+
+
 def perturbed(value):
     """Another value that a field may have; a number for None, a baseline for a name."""
     if value is None or isinstance(value, str):
-        return 1e-3 if value is None else {"value": "mean", "mean": "none"}[value]
+        return 1e-3 if value is None else OTHERS[value]
     return not value if isinstance(value, bool) else 2 * value or 1 if isinstance(value, int) else 0.01 * value or 0.1
 
 

@@ -8,9 +8,8 @@ from rlx.core.epochs import next_rows, start_epochs
 
 
 def draw(num_rows, size, count):
-    keys = jax.random.split(jax.random.key(0), count + 1)
-    epochs, rows = start_epochs(keys[0], num_rows), []
-    for key in keys[1:]:
+    epochs, rows = start_epochs(num_rows), []
+    for key in jax.random.split(jax.random.key(0), count):
         epochs, drawn = jax.jit(next_rows, static_argnums=2)(key, epochs, size)
         rows.append(np.asarray(drawn))
     return np.stack(rows)

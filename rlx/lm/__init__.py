@@ -12,10 +12,12 @@ from rlx.lm.data import (
 )
 from rlx.lm.jsonl import DataError, Report
 from rlx.lm.sequences import Prompts, Samples, Sampling, Sequences, complete, response_logits, sample, token_log_probs
+from rlx.lm.tasks import TASKS, Task
 from rlx.lm.text import load_text, windows
 from rlx.lm.tokenizer import ByteTokenizer, CharacterTokenizer, FileTokenizer, Tokenizer, TokenizerError, load_tokenizer
 
 __all__ = [
+    "TASKS",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Comparisons",
@@ -27,6 +29,7 @@ __all__ = [
     "Samples",
     "Sampling",
     "Sequences",
+    "Task",
     "Tokenizer",
     "TokenizerError",
     "complete",

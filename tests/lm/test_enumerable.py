@@ -26,7 +26,7 @@ from rlx.nets.transformer import Transformer, TransformerConfig
 
 LANGUAGE = Language(vocabulary=4, max_tokens=4)
 MODEL = TabularModel(LANGUAGE)
-START = MODEL.init(jax.random.key(5), LANGUAGE.prompts.tokens)
+START = {"params": {"table": jax.random.normal(jax.random.key(5), (85, 4))}}  # 1 + 4 + 16 + 64 contexts
 REFERENCE = string_log_probs(MODEL, START, LANGUAGE)
 REWARD = jax.random.normal(jax.random.key(6), REFERENCE.shape)
 BETA = 0.5

@@ -108,10 +108,12 @@ def generate_and_learn(
         return complete(model, actor(state), key, prompts, sampling)
 
     if not host:
-        return Algorithm(init, TwoHalves(collect, learn_from), act)
+        step = TwoHalves(collect, learn_from)
+        cut = num_prompts * samples * sampling.max_tokens >= 100 and jax.default_backend() == "cpu"
+        return Algorithm(init, step if cut else lambda state: step(state), act)
     first, second = jax.jit(collect), jax.jit(learn_judged, donate_argnums=0)
 
-    def step(state: Any) -> tuple[Any, Metrics]:
+    def host_step(state: Any) -> tuple[Any, Metrics]:
         state, sequences, log_prob, key = first(state)
         score = np.asarray(reward(jax.tree.map(np.asarray, sequences)), np.float32)
         if score.shape != log_prob.shape[:1] or not np.all(np.isfinite(score)):
@@ -121,4 +123,4 @@ def generate_and_learn(
             )
         return second(state, sequences, log_prob, key, score)
 
-    return Algorithm(jax.jit(init), step, act, host=True)
+    return Algorithm(jax.jit(init), host_step, act, host=True)

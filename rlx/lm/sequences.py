@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from rlx.core.config import require, require_counts, require_positive
 from rlx.ops.distributions import Categorical
-from rlx.ops.random import gumbel
+from rlx.ops.random import gumbel, words_at, words_of
 from rlx.types import Key, PyTree
 
 
@@ -175,12 +175,12 @@ def sample(
     """
     shape, tokens = (*prompts.length.shape, samples), sampling.max_tokens
     features, cache = model.apply(params, *prompts, samples, tokens, method="prefill")
-    noise_keys = None if key is None else jax.random.split(key, tokens)
+    words = None if key is None else words_of(key)
 
     def draw(step: jax.Array, features: jax.Array) -> tuple[jax.Array, jax.Array]:
         logits: Any = model.apply(params, features, method="logits")  # [B, G, V]
         logits = logits / sampling.temperature
-        noise = 0.0 if noise_keys is None else gumbel(noise_keys[step], logits.shape)
+        noise = 0.0 if words is None else gumbel(words_at(words, step), logits.shape)
         token = jnp.argmax(restrict(logits, sampling.top_k, sampling.top_p) + noise, axis=-1).astype(jnp.int32)
         return token, Categorical(logits).log_prob(token)
 

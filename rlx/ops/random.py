@@ -14,18 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 
 
-def bits(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Draw independent uint32 of all 32 bits by hashing the key's words with the number of the draw.
+Words = tuple[jax.Array, jax.Array]  # two uint32, of a key
+
+
+def bits(key: jax.Array | Words, shape: tuple[int, ...]) -> jax.Array:
+    """Draw independent uint32 of all 32 bits by hashing the key's words, or words of it, with the number of the draw.
 
     The key itself comes from JAX's generator. The hash, x -> x ^ x >> 16, twice times an odd number, is the finaliser
     of MurmurHash3 (public domain): a bijection of 32 bits in which each input bit flips half of the output's.
     """
-    first, second = words_of(key)
+    first, second = key if isinstance(key, tuple) else words_of(key)
     number = jnp.arange(1, math.prod(shape) + 1, dtype=jnp.uint32).reshape(shape)
     return mix(second ^ mix(first + number * GOLDEN))
 
 
-def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def uniform(key: jax.Array | Words, shape: tuple[int, ...]) -> jax.Array:
     """Draw float32 uniformly from (0, 1): the middles of 2^23 equal parts."""
     return ((bits(key, shape) >> 9).astype(jnp.int32).astype(jnp.float32) + 0.5) * 2.0**-23
 
@@ -35,7 +38,7 @@ def normal(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     return math.sqrt(2.0) * jax.lax.erf_inv(2.0 * uniform(key, shape) - 1.0)
 
 
-def gumbel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+def gumbel(key: jax.Array | Words, shape: tuple[int, ...]) -> jax.Array:
     """Draw float32 from the standard Gumbel distribution: the largest of `logits + gumbel` is a draw by softmax."""
     return -jnp.log(-jnp.log(uniform(key, shape)))
 
@@ -50,7 +53,7 @@ def mix(word: jax.Array) -> jax.Array:
     return word ^ (word >> 16)
 
 
-def words_of(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def words_of(key: jax.Array) -> Words:
     """Take two words of a key, each uint32.
 
     Raises:
@@ -62,3 +65,10 @@ def words_of(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         jax.random.bits(key)  # the checker does not see that words are taken, but it sees a draw
     words = jax.random.key_data(key)
     return words[0], words[1]
+
+
+def words_at(words: Words, step: jax.Array) -> Words:
+    """Words for one step of a loop, as those of a key of its own: so a loop draws and splits nothing."""
+    first, second = words
+    hashed = mix(second ^ mix(first + step.astype(jnp.uint32) * GOLDEN))
+    return hashed, mix(hashed ^ mix(second + GOLDEN))

@@ -372,16 +372,16 @@ def grpo(env, config, model=WRITER):
 
 
 def rlhf(env, config, own_critic=False):
-    model = table("both") if config.advantage == "gae" and not own_critic else table()
+    model = table() if own_critic else table("both")
     critic = table("both") if own_critic and config.advantage == "gae" else None
     algorithm = rlx.rlhf(model, env.prompts, letters, adam(3e-2), SAMPLING, config, critic=critic, ptx=env.data)
     return algorithm, None
 
 
-GRPO = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "clip": 0.01, "clip_high": 0.02}
+GRPO = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "clip": 0.01, "clip_high": 0.2}
 GRPO |= {"eps": 0.5, "kl_coef": 0.5, "missing_end_penalty": 0.3, "overlong_buffer": 2, "dynamic_sampling": 1}
 RLHF = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "discount": 0.9, "clip": 0.01}
-RLHF |= {"value_clip": 0.01, "entropy_coef": 0.1, "kl_target": 1.0, "kl_horizon": 100.0, "score_clip": 1.0}
+RLHF |= {"value_clip": 0.01, "entropy_coef": 0.1, "kl_target": 100.0, "kl_horizon": 100.0, "score_clip": 1.0}
 RLHF |= {"whiten_score": True, "missing_end_penalty": 0.5, "ptx_coef": 0.1, "ptx_batch_size": 2}
 TEXT, TABLE_TEXT = Prompted(longest=3), Prompted(longest=1)
 tabular_grpo, critic_rlhf = functools.partial(grpo, model=table()), functools.partial(rlhf, own_critic=True)
@@ -576,7 +576,7 @@ def outcome(name, **changes):
 
 
 OTHERS = {"value": "mean", "mean": "none", "group": "batch", "sequence": "constant", "token": "sequence"}
-OTHERS |= {"ratio_k3": "k2", "k1": "exact", "gae": "mean", "leave_one_out": "mean"}
+OTHERS |= {"ratio_k3": "k2", "k1": "k2", "reward": "loss", "gae": "mean", "leave_one_out": "mean"}
 
 
 def perturbed(value):
@@ -608,6 +608,7 @@ def fields(name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:KL penalty")  # another form does, and may be a wrong one
 @pytest.mark.parametrize(("name", "field"), [of(name, field) for name in CASES for field in fields(name)])
 def test_no_field_of_the_config_is_inert(name, field):
     value = getattr(CASES[name].config, field)

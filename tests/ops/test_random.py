@@ -64,3 +64,16 @@ def test_a_key_that_is_used_twice_is_noticed(second):
         jax.jit(lambda key: random.bits(key, (3,)))(jax.random.key(0))
         with pytest.raises(jax.errors.KeyReuseError):
             jax.jit(lambda key: (random.bits(key, (2,)), second(key)))(jax.random.key(1))
+
+
+def test_words_of_steps_are_as_of_other_keys():
+    """A loop's draws, step by step: uniform, and no step's like another's or like those of the key itself."""
+    words = random.words_of(KEY)
+    draws = np.stack([random.uniform(random.words_at(words, jnp.int32(step)), (1000,)) for step in range(200)])
+    assert len(np.unique(draws)) > 0.98 * draws.size  # of 2^23 numbers
+    assert abs(draws.mean() - 0.5) < 4 / np.sqrt(12 * draws.size)
+    columns = np.corrcoef(draws) - np.eye(200)
+    assert np.abs(columns).max() < 0.2  # 4.7 standard deviations of 1000 pairs are 0.15
+    assert not np.isin(
+        np.asarray(random.bits(KEY, (1000,))), np.asarray(random.bits(random.words_at(words, jnp.int32(0)), (1000,)))
+    ).any()

@@ -24,6 +24,15 @@ from rlx.ops.best_of_n import (
     best_of_n_win_rate,
     win_rate,
 )
+from rlx.ops.calibration import (
+    Bins,
+    binned_mean,
+    calibration_error,
+    fit_temperature,
+    length_baseline,
+    pair_confidence,
+    wilson_interval,
+)
 from rlx.ops.distributions import Categorical, MultiCategorical, Normal, TanhNormal, epsilon_greedy, mask_logits
 from rlx.ops.dynamic_programming import Solution, policy_evaluation, policy_iteration, value_iteration
 from rlx.ops.exploration import epsilon_policy, softmax_policy, ucb_policy
@@ -84,6 +93,7 @@ from rlx.ops.trust_region import LineSearch, conjugate_gradient, fisher_vector_p
 
 __all__ = [
     "MDP",
+    "Bins",
     "Categorical",
     "LineSearch",
     "MultiCategorical",
@@ -105,7 +115,9 @@ __all__ = [
     "best_of_n_kl_estimate",
     "best_of_n_weights",
     "best_of_n_win_rate",
+    "binned_mean",
     "bradley_terry_loss",
+    "calibration_error",
     "centring_penalty",
     "check_kl",
     "ches_score",
@@ -128,6 +140,7 @@ __all__ = [
     "expected_sarsa_target",
     "explained_variance",
     "fisher_vector_product",
+    "fit_temperature",
     "gae",
     "group_advantage",
     "huber",
@@ -141,6 +154,7 @@ __all__ = [
     "kl_reward",
     "lapse_loss",
     "last_token",
+    "length_baseline",
     "length_mask",
     "line_search",
     "log_odds_ratio",
@@ -153,6 +167,7 @@ __all__ = [
     "nca_loss",
     "occupancy",
     "overlong_penalty",
+    "pair_confidence",
     "plackett_luce_loss",
     "policy_evaluation",
     "policy_gradient",
@@ -179,5 +194,6 @@ __all__ = [
     "ucb_policy",
     "value_iteration",
     "varied_groups",
+    "wilson_interval",
     "win_rate",
 ]

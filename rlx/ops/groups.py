@@ -40,6 +40,7 @@ def group_advantage(reward: jax.Array, baseline: str = "mean", scale: str = "non
             they do not have.
     """
     chex.assert_rank(reward, 2)
+    reward = reward + 0.0  # whole numbers and truth values are rewards too
     _check_choice("baseline", baseline, ("none", "mean", "leave_one_out"))
     _check_choice("scale", scale, ("none", "group", "batch"))
     size = reward.shape[1]

@@ -229,7 +229,7 @@ def simpo_loss(chosen: jax.Array, rejected: jax.Array, beta: float, target: floa
 
 
 def log_odds_ratio(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
-    """Log-odds of the chosen minus those of the rejected (ORPO, Hong et al. 2024, arXiv 2403.07691, eq. 4).
+    """Log-odds of the chosen minus those of the rejected (ORPO, Hong et al. 2024, arXiv 2403.07691, sec. 4).
 
         log(p_w / (1 - p_w)) - log(p_l / (1 - p_l)),   p = exp(mean log-probability of a token)
 

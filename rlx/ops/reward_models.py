@@ -56,7 +56,7 @@ def lapse_loss(chosen: jax.Array, rejected: jax.Array, lapse: float = 0.1) -> ja
 
 
 def davidson_log_probs(first: jax.Array, second: jax.Array, log_tie: float | jax.Array) -> jax.Array:
-    """Log-probabilities of win, tie and loss (Davidson 1970, On extending the Bradley-Terry model, eq. 2.4).
+    """Log-probabilities of win, tie and loss (Davidson 1970, On extending the Bradley-Terry model).
 
         p(win) : p(tie) : p(loss) = exp(r_1) : tie * exp((r_1 + r_2) / 2) : exp(r_2)
 
@@ -77,7 +77,7 @@ def davidson_log_probs(first: jax.Array, second: jax.Array, log_tie: float | jax
 
 
 def centring_penalty(chosen: jax.Array, rejected: jax.Array) -> jax.Array:
-    """Draw the scores of a pair towards a mean of 0: (r_w + r_l)^2 (Eisenstein et al. 2023, arXiv 2312.09244, sec. 2).
+    """Draw the scores of a pair towards a mean of 0: (r_w + r_l)^2 (Eisenstein et al. 2023, arXiv 2312.09244).
 
     Args:
         chosen: `[...]` r_w.
@@ -150,7 +150,7 @@ def choice_loss(score: jax.Array, best: jax.Array) -> jax.Array:
 
 
 def ensemble_score(score: jax.Array, how: str, amount: float | None = None, ddof: int = 0) -> jax.Array:
-    """One score of several reward models' (Coste et al. 2023, arXiv 2310.02743, sec. 4).
+    """One score of several reward models' (Coste et al. 2023, arXiv 2310.02743).
 
         "mean"         their mean
         "min"          the least: worst-case optimisation

@@ -83,6 +83,7 @@ def test_groups_of_one_are_an_error():
         with pytest.raises(ValueError, match="groups of 1"):
             group_advantage(one, *choice)
     np.testing.assert_array_equal(group_advantage(one, "none"), one)
+    assert group_advantage(one.astype(int), "none").dtype == jnp.float32
     with pytest.raises(ValueError, match="baseline 'median' is none of"):
         group_advantage(REWARD, "median")
     with pytest.raises(ValueError, match="scale 'std' is none of"):
@@ -124,7 +125,7 @@ def test_log_ratios_by_pencil():
 
 
 def test_gspo_and_gspo_token_have_one_gradient_where_advantages_are_per_response():
-    """As their paper says after eq. 17."""
+    """As their paper says of it."""
     old, new = jax.random.normal(jax.random.key(1), (2, 4, 5))
     mask, advantage = (
         length_mask(jnp.array([5, 2, 1, 4]), 5),

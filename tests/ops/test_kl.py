@@ -37,7 +37,7 @@ def gradient_in_loss(form, old=None):
     def loss(logits):
         return jnp.sum(jnp.exp(old_log_prob) * kl_loss(form, log_softmax(logits), log_softmax(REF), old_log_prob))
 
-    return jax.grad(loss)(jnp.array(LOGITS))
+    return jax.jit(jax.grad(loss))(jnp.array(LOGITS))
 
 
 def gradient_in_reward(form, logits=LOGITS):
@@ -47,11 +47,11 @@ def gradient_in_reward(form, logits=LOGITS):
     def loss(logits):
         return jnp.sum(jnp.exp(drawn) * kl_reward(form, drawn, log_softmax(REF)) * log_softmax(logits))
 
-    return jax.grad(loss)(jnp.array(logits))
+    return jax.jit(jax.grad(loss))(jnp.array(logits))
 
 
 def reverse(logits=LOGITS):
-    return jax.grad(exact_kl)(jnp.array(logits), jnp.array(REF))
+    return jax.jit(jax.grad(exact_kl))(jnp.array(logits), jnp.array(REF))
 
 
 def forward(logits=LOGITS):
@@ -59,7 +59,7 @@ def forward(logits=LOGITS):
         log_p, log_ref = log_softmax(logits), log_softmax(REF)
         return jnp.sum(jnp.exp(log_ref) * (log_ref - log_p))
 
-    return jax.grad(kl)(jnp.array(logits))
+    return jax.jit(jax.grad(kl))(jnp.array(logits))
 
 
 def cosine(a, b):
@@ -180,7 +180,7 @@ def two_tokens(params):
 def two_token_gradient(loss, params):
     """Expected gradient over the nine sequences the policy draws."""
     probability = jnp.exp(jnp.sum(two_tokens(params), 0))
-    return jax.grad(lambda now: jnp.sum(probability * loss(two_tokens(now))))(params)
+    return jax.jit(jax.grad(lambda now: jnp.sum(probability * loss(two_tokens(now)))))(params)
 
 
 def reward_to_go(penalty):
@@ -197,7 +197,7 @@ def sequences(float64):
         log_prob = two_tokens(params)
         return jnp.sum(jnp.exp(jnp.sum(log_prob, 0)) * jnp.sum(log_prob - ref, 0))
 
-    return jnp.array(params), ref, jax.grad(kl)(jnp.array(params))
+    return jnp.array(params), ref, jax.jit(jax.grad(kl))(jnp.array(params))
 
 
 def test_k1_in_the_reward_is_the_gradient_of_whole_sequences(sequences):
@@ -230,7 +230,7 @@ def test_token_losses_leave_out_what_a_token_does_to_later_states(sequences, for
     drawn = two_tokens(params)
     found = two_token_gradient(lambda log_prob: jnp.sum(kl_loss(form, log_prob, ref, drawn), 0), params)
     probability = jnp.exp(jnp.sum(drawn, 0))
-    per_state = jax.grad(lambda now: jnp.sum(probability * jnp.sum(exact_per_state(now, ref), 0)))(params)
+    per_state = jax.jit(jax.grad(lambda now: jnp.sum(probability * jnp.sum(exact_per_state(now, ref), 0))))(params)
     np.testing.assert_allclose(found, per_state, atol=1e-12)
     assert jnp.abs(found - exact).max() > 0.01
     np.testing.assert_allclose(found[1:], exact[1:], atol=1e-12)  # after the last token nothing comes

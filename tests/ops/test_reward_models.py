@@ -92,7 +92,10 @@ def test_rankings_are_loops_over_pairs_and_choices(size):
 
     with jax.debug_nans(False):
         for loss, naive in [(ranking_loss, pairs), (plackett_luce_loss, choices)]:
-            found, expected = jax.value_and_grad(loss)(scores, mask), jax.value_and_grad(naive)(SCORES)
+            found, expected = (
+                jax.jit(jax.value_and_grad(loss))(scores, mask),
+                jax.jit(jax.value_and_grad(naive))(SCORES),
+            )
             np.testing.assert_allclose(found[0], expected[0], rtol=1e-5, atol=1e-7)
             np.testing.assert_allclose(found[1], expected[1], rtol=1e-5, atol=1e-6)
 

@@ -133,7 +133,7 @@ def test_token_gae_is_the_other_gae_row_by_row():
     for row, length in enumerate(LENGTH):
         r, v = reward[row, :length], value[row, :length]
         last = jnp.arange(length) == length - 1
-        expected = gae(r, v, jnp.append(v[1:], 99.0), last, jnp.zeros_like(last), 0.9, 0.8)
+        expected = jax.jit(gae)(r, v, jnp.append(v[1:], 99.0), last, jnp.zeros_like(last), 0.9, 0.8)
         np.testing.assert_allclose(advantage[row, :length], expected, rtol=1e-5)
         np.testing.assert_allclose(target[row, :length], expected + v, rtol=1e-5)
         assert not np.any(advantage[row, length:])

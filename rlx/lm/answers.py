@@ -60,12 +60,11 @@ def slip(key: Key, response: jax.Array, length: jax.Array, noise: float, symbols
         symbols: random ones are 0 to symbols - 1.
         end: the id that ends an answer.
     """
-    which_key, symbol_key, whether_key, more_key = jax.random.split(key, 4)
-    random = jax.random.randint(symbol_key, response.shape, 0, symbols)
-    beyond = jnp.arange(response.shape[1]) >= length[:, None] - 1
-    wrong = jax.random.bernoulli(which_key, noise, response.shape)
-    change = jnp.where(jax.random.bernoulli(more_key, shape=length.shape), 1, -1)
-    change = jnp.where(jax.random.bernoulli(whether_key, noise, length.shape), change, 0)
+    num, width = response.shape
+    draw = jax.random.uniform(key, (num, 2 * width + 1))  # all at once: draws are what takes long to compile
+    wrong, random, slipped = draw[:, :width] < noise, jnp.floor(draw[:, width:-1] * symbols), draw[:, -1]
+    beyond = jnp.arange(width) >= length[:, None] - 1
+    change = jnp.where(slipped < noise / 2, -1, jnp.where(slipped >= 1 - noise / 2, 1, 0))
     return said(jnp.where(wrong | beyond, random, response), length - 1 + change, end)
 
 
@@ -85,7 +84,9 @@ def prefer(
     key: Key, first: Sequences, second: Sequences, reward: Callable[[Sequences], jax.Array], scale: float | None
 ) -> Comparisons:
     """Call one answer to each prompt the chosen one, as `Task.comparisons` says."""
-    gap = reward(first) - reward(second)
+    num = len(first.prompt)
+    rewards = reward(jax.tree.map(lambda one, other: jnp.concatenate([one, other]), first, second))
+    gap = rewards[:num] - rewards[num:]
     if scale is None:
         swap, tie = gap < 0.0, gap == 0.0
     else:

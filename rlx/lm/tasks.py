@@ -96,10 +96,10 @@ def sort(longest: int = 8, letters: int = 8, noise: float = 0.2) -> Task:
     return make_task(alphabet, longest + 2, longest + 2, prompts, answer, token_accuracy, letters, noise)
 
 
-def add(digits: int = 2, noise: float = 0.2) -> Task:
-    """Add two numbers: "47+8=" is answered "55". The reward is `exact_match`: 1 for the sum, else 0.
+def add(digits: int = 1, noise: float = 0.2) -> Task:
+    """Add two numbers: "7+8=" is answered "15". The reward is `exact_match`: 1 for the sum, else 0.
 
-    The teacher's mean reward is 0.49 at the default noise.
+    The teacher's mean reward is 0.6 at the default noise and one digit, 0.49 with two.
 
     Args:
         digits: of each number at most, 1 to 8; each number of so many is as likely.
@@ -167,9 +167,11 @@ def make_task(
         return teach(teacher_key, prompts(prompt_key, num))
 
     def comparisons(key: Key, num: int, scale: float | None = None) -> Comparisons:
-        prompt_key, first_key, second_key, label_key = jax.random.split(key, 4)
+        prompt_key, teacher_key, label_key = jax.random.split(key, 3)
         prompt = prompts(prompt_key, num)
-        return prefer(label_key, teach(first_key, prompt), teach(second_key, prompt), reward, scale)
+        both = teach(teacher_key, jax.tree.map(lambda x: jnp.concatenate([x, x]), prompt))
+        first, second = (jax.tree.map(lambda x, half=half: x[half], both) for half in (slice(num), slice(num, None)))
+        return prefer(label_key, first, second, reward, scale)
 
     return Task(tokenizer, max_prompt, max_response, prompts, fitted, reward, demonstrations, comparisons)
 
@@ -183,9 +185,9 @@ def words(longest: int, letters: int) -> tuple[CharacterTokenizer, Callable[[Key
     alphabet = CharacterTokenizer(ascii_lowercase[:letters] + "=")
 
     def prompts(key: Key, num: int) -> Rows:
-        length_key, letter_key = jax.random.split(key)
-        length = jax.random.randint(length_key, (num, 1), 1, longest + 1)
-        letter = jax.random.randint(letter_key, (num, longest + 2), 0, letters)
+        draw = jax.random.uniform(key, (num, longest + 3))
+        length = 1 + jnp.floor(draw[:, :1] * longest).astype(jnp.int32)
+        letter = jnp.floor(draw[:, 1:] * letters).astype(jnp.int32)
         position = jnp.arange(longest + 2)
         parts = {alphabet.begin: position == 0, alphabet.encode("=")[0]: position == length + 1}
         prompt = jnp.where(position <= length, letter, 0)

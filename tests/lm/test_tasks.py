@@ -51,10 +51,10 @@ def test_perfect_answers_are_pythons_and_earn_1(name):
 
 
 def test_prompts_by_pencil():
-    for name, (text, answer) in {"copy": ("cab=", "cab"), "sort": ("cab=", "abc"), "add": ("47+8=", "55")}.items():
+    for name, (text, answer) in {"copy": ("cab=", "cab"), "sort": ("cab=", "abc"), "add": ("7+8=", "15")}.items():
         assert TASKS[name]().reward(answered(name, text, answer)) == 1.0
     for text, answer in {"0+0=": "0", "9+1=": "10", "99+99=": "198", "7+58=": "65"}.items():
-        assert TASKS["add"]().reward(answered("add", text, answer)) == 1.0
+        assert TASKS["add"](digits=2).reward(answered("add", text, answer)) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_token_accuracy_by_pencil(response, end, reward):
     ],
 )
 def test_exact_match_by_pencil(response, end, reward):
-    assert TASKS["add"]().reward(answered("add", "47+8=", response, end)) == reward
+    assert TASKS["add"](digits=2).reward(answered("add", "47+8=", response, end)) == reward
 
 
 def test_nothing_but_the_perfect_answer_earns_1():
@@ -150,9 +150,7 @@ def test_prompts_are_spread_evenly():
     assert set(asked) == {f"{a}+{b}=" for a in string.digits for b in string.digits}
 
 
-@pytest.mark.parametrize(
-    ("name", "reward", "perfect"), [("copy", 0.79, 0.37), ("sort", 0.79, 0.37), ("add", 0.49, 0.49)]
-)
+@pytest.mark.parametrize(("name", "reward", "perfect"), [("copy", 0.79, 0.37), ("sort", 0.79, 0.37), ("add", 0.6, 0.6)])
 def test_the_teachers_mean_reward_is_what_the_docstring_says(name, reward, perfect):
     task = TASKS[name]()
     found = jax.jit(lambda key: task.reward(task.demonstrations(key, 20_000)))(jax.random.key(1))

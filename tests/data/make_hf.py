@@ -1,6 +1,8 @@
 """Makes hf/: small models of random weights as transformers saves them, and what it answers. The tests need the files.
 
-pip install torch transformers && python tests/data/make_hf.py
+pip install torch transformers==5.23 && python tests/data/make_hf.py
+
+transformers 4.51.3 (with rope_theta and rope_scaling for rope_parameters) saves the same weights and answers the same.
 """
 
 import shutil

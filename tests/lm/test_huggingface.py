@@ -152,6 +152,13 @@ def test_configs_as_transformers_4_writes_them(copy, name, config):
     assert load_hf(copy(name, **config)).model == load_hf(DATA / name).model
 
 
+def test_rotary_scaling_that_does_not_say_for_what_length():
+    """transformers takes `max_position_embeddings`, 64 here."""
+    config = json.loads((DATA / "llama3" / "config.json").read_text())
+    del config["rope_parameters"]["original_max_position_embeddings"]
+    assert transformer_config(config).rope_scaling == (8.0, 1.0, 4.0, 64)
+
+
 def test_sizes_of_known_models():
     """As published: 1,235,814,400 numbers in Llama-3.2-1B, 494,032,768 in Qwen2.5-0.5B, 596,049,920 in Qwen3-0.6B."""
 

@@ -10,7 +10,9 @@ from rlx.lm.data import (
     load_prompts,
     load_rankings,
 )
+from rlx.lm.huggingface import Loaded, load_hf
 from rlx.lm.jsonl import DataError, Report
+from rlx.lm.safetensors import LoadError
 from rlx.lm.sequences import Prompts, Samples, Sampling, Sequences, complete, response_logits, sample, token_log_probs
 from rlx.lm.tasks import TASKS, Task
 from rlx.lm.text import load_text, windows
@@ -23,6 +25,8 @@ __all__ = [
     "Comparisons",
     "DataError",
     "FileTokenizer",
+    "LoadError",
+    "Loaded",
     "Prompts",
     "Rankings",
     "Report",
@@ -37,6 +41,7 @@ __all__ = [
     "folds",
     "load_comparisons",
     "load_demonstrations",
+    "load_hf",
     "load_prompts",
     "load_rankings",
     "load_text",

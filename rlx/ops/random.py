@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-
 Words = tuple[jax.Array, jax.Array]  # two uint32, of a key
 
 

@@ -21,24 +21,36 @@ from rlx.ops.random import normal
 Params = dict[str, Any]
 
 
-class Cache(NamedTuple):
-    """Keys and values of what was read: prompts, once each, and the samples that continue them.
+class LayerCache(NamedTuple):
+    """What one layer keeps of what was read: prompts, once each, and the samples that continue them.
 
     Tokens are the last axis of keys: so scores are sums over the head's width that a CPU takes many tokens at a time.
 
     Attributes:
-        prompt_length: `[B]`, tokens of each prompt; what lies beyond is not attended to.
-        prompt_key: `[L, B, K, H, P]`.
-        prompt_value: `[L, B, K, P, H]`.
-        key: `[L, B, G, K, H, T]`.
-        value: `[L, B, G, K, T, H]`.
+        params: of the layer, cut out of the stack once and not at every step.
+        prompt_key: `[B, K, H, P]`.
+        prompt_value: `[B, K, P, H]`.
+        key: `[B G K, H, T]`; one leading axis, as a product over several would have XLA copy the cache at every step.
+        value: `[B G K, T, H]`.
     """
 
-    prompt_length: jax.Array
+    params: Params
     prompt_key: jax.Array
     prompt_value: jax.Array
     key: jax.Array
     value: jax.Array
+
+
+class Cache(NamedTuple):
+    """Keys and values of what was read.
+
+    Attributes:
+        prompt_length: `[B]`, tokens of each prompt; what lies beyond is not attended to.
+        layers: L of them, apart: a step in a loop writes into each in place.
+    """
+
+    prompt_length: jax.Array
+    layers: tuple[LayerCache, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,27 +220,30 @@ def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.
     return jnp.einsum("bkrst,btkh->bskrh", weights.astype(value.dtype), value)
 
 
-def cached_attention(query: jax.Array, layer: Cache, step: jax.Array) -> jax.Array:
+def cached_attention(query: jax.Array, layer: LayerCache, prompt_length: jax.Array, step: jax.Array) -> jax.Array:
     """Attention of each sample's newest token to its prompt and to its own tokens up to it.
 
     Args:
         query: `[B, G, K, R, H]`.
-        layer: one layer of a cache, which holds the newest token too.
+        layer: it holds the newest token too.
+        prompt_length: `[B]`.
         step: t, the newest token's place in the response.
 
     Returns:
         `[B, G, K, R, H]`.
     """
     prompts, tokens = layer.prompt_key.shape[-1], layer.key.shape[-1]
-    in_prompt = jnp.arange(prompts) < layer.prompt_length[:, None]  # [B, P]
+    flat = query.reshape(-1, *query.shape[3:])  # [B G K, R, H]
+    in_prompt = jnp.arange(prompts) < prompt_length[:, None]  # [B, P]
     before = jnp.einsum("bgkrh,bkhp->bgkrp", query, layer.prompt_key, preferred_element_type=jnp.float32)
-    since = jnp.einsum("bgkrh,bgkht->bgkrt", query, layer.key, preferred_element_type=jnp.float32)
+    since = jnp.einsum("nrh,nht->nrt", flat, layer.key, preferred_element_type=jnp.float32)
     before = jnp.where(in_prompt[:, None, None, None], before, -jnp.inf)
-    since = jnp.where(jnp.arange(tokens) <= step, since, -jnp.inf)
+    since = jnp.where(jnp.arange(tokens) <= step, since, -jnp.inf).reshape(*before.shape[:-1], tokens)
     scores = jnp.concatenate([before, since], axis=-1) * query.shape[-1] ** -0.5
     weights = jax.nn.softmax(scores, axis=-1).astype(query.dtype)
     of_prompt = jnp.einsum("bgkrp,bkph->bgkrh", weights[..., :prompts], layer.prompt_value)
-    return of_prompt + jnp.einsum("bgkrt,bgkth->bgkrh", weights[..., prompts:], layer.value)
+    of_response = jnp.einsum("nrt,nth->nrh", weights[..., prompts:].reshape(*flat.shape[:2], tokens), layer.value)
+    return of_prompt + of_response.reshape(query.shape)
 
 
 def add_attention(layer: Params, x: jax.Array, attended: jax.Array) -> jax.Array:
@@ -294,10 +309,19 @@ class Transformer(nn.Module):
         """
         features, (key, value) = self._forward(prompt, keep=True)  # [L, B, P, K, H]
         last = jnp.take_along_axis(features, prompt_length[:, None, None] - 1, axis=1)[:, 0]
-        layers, batch, _, heads, width = key.shape
-        empty = jnp.zeros((layers, batch, samples, heads, width, tokens), key.dtype)
-        keys, values = jnp.transpose(key, (0, 1, 3, 4, 2)), jnp.transpose(value, (0, 1, 3, 2, 4))
-        return last, Cache(prompt_length, keys, values, empty, jnp.swapaxes(empty, -1, -2))
+        batch, _, heads, width = key.shape[1:]
+        empty = jnp.zeros((batch * samples * heads, width, tokens), key.dtype)
+        layers = [
+            LayerCache(
+                jax.tree.map(lambda leaf, index=index: leaf[index], self.weights["layers"]),
+                jnp.transpose(key[index], (0, 2, 3, 1)),
+                jnp.transpose(value[index], (0, 2, 1, 3)),
+                empty,
+                jnp.swapaxes(empty, -1, -2),
+            )
+            for index in range(self.config.layers)
+        ]
+        return last, Cache(prompt_length, tuple(layers))
 
     def decode(self, cache: Cache, token: jax.Array, step: jax.Array) -> tuple[jax.Array, Cache]:
         """Read one more token of each sample, `token` `[B, G]`, that is the response's at place `step`.
@@ -307,17 +331,15 @@ class Transformer(nn.Module):
         """
         c = self.config
         cos, sin = rotation(c, (cache.prompt_length + step)[:, None])
-        x = self._embed(token)
-        keys, values = cache.key, cache.value
-        for index in range(c.layers):
-            layer = jax.tree.map(lambda leaf, index=index: leaf[index], self.weights["layers"])
-            query, key, value = qkv(c, layer, x, cos, sin)
-            keys = jax.lax.dynamic_update_slice(keys, key[None, ..., None], (index, 0, 0, 0, 0, step))
-            values = jax.lax.dynamic_update_slice(values, value[None, ..., None, :], (index, 0, 0, 0, step, 0))
-            held = Cache(cache.prompt_length, *(leaf[index] for leaf in (*cache[1:3], keys, values)))
-            x = add_attention(layer, x, cached_attention(query, held, step))
-            x = x + ffn(c, layer, x)
-        return rms_norm(x, self.weights["norm"], c.norm_eps), cache._replace(key=keys, value=values)
+        x, layers = self._embed(token), []
+        for layer in cache.layers:
+            query, key, value = qkv(c, layer.params, x, cos, sin)
+            keys = jax.lax.dynamic_update_slice_in_dim(layer.key, key.reshape(-1, c.head, 1), step, axis=2)
+            values = jax.lax.dynamic_update_slice_in_dim(layer.value, value.reshape(-1, 1, c.head), step, axis=1)
+            layers.append(layer._replace(key=keys, value=values))
+            x = add_attention(layer.params, x, cached_attention(query, layers[-1], cache.prompt_length, step))
+            x = x + ffn(c, layer.params, x)
+        return rms_norm(x, self.weights["norm"], c.norm_eps), cache._replace(layers=tuple(layers))
 
     def _embed(self, tokens: jax.Array) -> jax.Array:
         return self.weights["embedding"].astype(self.config.dtype)[tokens]

@@ -21,7 +21,7 @@ from rlx.ops.distributions import Categorical
 from rlx.ops.groups import effective_groups, group_advantage, importance_log_ratio, overlong_penalty, varied_groups
 from rlx.ops.kl import check_kl, exact_kl, kl_loss, kl_reward
 from rlx.ops.policy_gradients import clipped_surrogate
-from rlx.ops.sequences import token_weights
+from rlx.ops.sequences import token_weights, weighted_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
 
@@ -142,16 +142,12 @@ def grpo_loss(
     ratio = jnp.exp(log_ratio)
     high = config.clip if config.clip_high is None else config.clip_high
     clipped = (ratio < 1.0 - config.clip) | (ratio > 1.0 + high)
-
-    def weigh(x: jax.Array) -> jax.Array:
-        return jnp.mean(jnp.sum(jnp.where(mask, batch.weight * x, 0.0), axis=-1))
-
     metrics = {
-        "clip_fraction": weigh(clipped.astype(jnp.float32)),
-        "entropy": weigh(Categorical(logits / temperature).entropy()),
-        "approx_kl": weigh(jnp.expm1(log_ratio) - log_ratio),
+        "clip_fraction": weighted_mean(clipped.astype(jnp.float32), batch.weight),
+        "entropy": weighted_mean(Categorical(logits / temperature).entropy(), batch.weight),
+        "approx_kl": weighted_mean(jnp.expm1(log_ratio) - log_ratio, batch.weight),
     }
-    return weigh(loss), jax.lax.stop_gradient(metrics)
+    return weighted_mean(loss, batch.weight), jax.lax.stop_gradient(metrics)
 
 
 def group_batch(
@@ -222,9 +218,9 @@ def grpo(
 
         def one(learner: Learner, rows: jax.Array) -> tuple[Learner, Metrics]:
             minibatch = jax.tree.map(lambda x: x[rows], batch)
-            return gradient_step(
-                grpo_loss, optimizer, learner, model, ref_params, sampling.temperature, config, minibatch
-            )
+            settings = (model, ref_params, sampling.temperature, config)
+            size = minibatch.sequences.size
+            return gradient_step(grpo_loss, optimizer, learner, *settings, rows=minibatch, row_size=size)
 
         learner, metrics = jax.lax.scan(one, state.learner, order)
         return state._replace(learner=learner), jax.tree.map(jnp.mean, metrics) | measured

@@ -36,7 +36,7 @@ from rlx.ops.kl import adaptive_kl, check_kl, exact_kl, k3, kl_reward
 from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss
 from rlx.ops.random import uniform
 from rlx.ops.returns import explained_variance
-from rlx.ops.sequences import at_end, masked_mean, masked_standardize, token_gae
+from rlx.ops.sequences import at_end, masked_mean, masked_standardize, token_gae, token_weights, weighted_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
 
@@ -109,6 +109,7 @@ class RLHFBatch(NamedTuple):
         advantage: of each token.
         target: what the critic should have said before each token.
         old_value: what it said.
+        weight: of each token's loss: those of a minibatch make the mean over its tokens.
     """
 
     sequences: Sequences
@@ -116,6 +117,7 @@ class RLHFBatch(NamedTuple):
     advantage: jax.Array
     target: jax.Array
     old_value: jax.Array
+    weight: jax.Array
 
 
 def shape_scores(score: jax.Array, sequences: Sequences, sampling: Sampling, config: RLHFConfig) -> jax.Array:
@@ -169,7 +171,7 @@ def actor_loss(
     config: RLHFConfig,
     kl_coef: Any,
 ) -> tuple[jax.Array, Metrics]:
-    """Clipped surrogate, entropy and, where it is exact, the KL: means over the minibatch's tokens.
+    """Clipped surrogate, entropy and, where it is exact, the KL: means over tokens, as the weights have it.
 
     Args:
         logits: `[B, T, V]` of the policy that learns.
@@ -179,25 +181,25 @@ def actor_loss(
         config: the settings.
         kl_coef: beta.
     """
-    mask = batch.sequences.mask
     log_prob = token_log_probs(logits, batch.sequences, temperature)
-    surrogate = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, config.clip)
-    entropy = masked_mean(Categorical(logits / temperature).entropy(), mask)
-    loss = masked_mean(surrogate, mask) - config.entropy_coef * entropy
+    loss = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, config.clip)
+    entropy = Categorical(logits / temperature).entropy()
+    loss -= config.entropy_coef * entropy
     if ref_logits is not None:
-        loss += kl_coef * masked_mean(exact_kl(logits / temperature, ref_logits / temperature), mask)
+        loss += kl_coef * exact_kl(logits / temperature, ref_logits / temperature)
     outside = jnp.abs(jnp.exp(log_prob - batch.old_log_prob) - 1.0) > config.clip
-    return loss, {
+    measured = {
         "entropy": entropy,
-        "approx_kl": masked_mean(k3(batch.old_log_prob, log_prob), mask),
-        "clip_fraction": masked_mean(outside.astype(jnp.float32), mask),
+        "approx_kl": k3(batch.old_log_prob, log_prob),
+        "clip_fraction": outside.astype(jnp.float32),
     }
+    return weighted_mean(loss, batch.weight), {name: weighted_mean(x, batch.weight) for name, x in measured.items()}
 
 
 def critic_loss(value: jax.Array, batch: RLHFBatch, config: RLHFConfig) -> jax.Array:
     """Half squared error of values `[B, T]` that move no further than `value_clip`: the mean over tokens."""
     clip = jnp.inf if config.value_clip is None else config.value_clip
-    return masked_mean(clipped_value_loss(value, batch.old_value, batch.target, clip), batch.sequences.mask)
+    return weighted_mean(clipped_value_loss(value, batch.old_value, batch.target, clip), batch.weight)
 
 
 def ptx_loss(params: PyTree, model: Any, text: Sequences) -> jax.Array:
@@ -275,11 +277,11 @@ def rlhf(
         advantage, target = response_advantages(received, value, sequences, config)
         kl = jnp.mean(jnp.sum(log_prob - ref_log_prob, axis=1))
         explained = explained_variance(value * sequences.mask, target)
-        batch = RLHFBatch(sequences, log_prob, advantage, target, value)
+        batch = RLHFBatch(sequences, log_prob, advantage, target, value, jnp.zeros_like(value))
         return batch, kl, {"kl": kl, "kl_coef": state.kl_coef, "explained_variance": explained}
 
     def policy_loss(
-        params: PyTree, batch: RLHFBatch, text: Sequences | None, kl_coef: jax.Array
+        params: PyTree, text: Sequences | None, kl_coef: jax.Array, batch: RLHFBatch
     ) -> tuple[jax.Array, Metrics]:
         features: Any = model.apply(params, rows(batch.sequences), method="features")
         features = at_response(features, batch.sequences)
@@ -314,10 +316,20 @@ def rlhf(
         def one(carry: tuple[Learner, Learner | None], x: tuple[jax.Array, Key]) -> tuple[tuple, Metrics]:
             (learner, judge), (index, key) = carry, x
             minibatch = jax.tree.map(lambda x: x[index], batch)
-            text = draw_text(key, index.shape[0])
-            learner, metrics = gradient_step(policy_loss, optimizer, learner, minibatch, text, state.kl_coef)
+            count, size = index.shape[0], minibatch.sequences.size
+            minibatch = minibatch._replace(weight=count * token_weights(minibatch.sequences.mask, "token"))
+            text = draw_text(key, count)
+            learner, metrics = gradient_step(
+                policy_loss,
+                optimizer,
+                learner,
+                text,
+                state.kl_coef,
+                rows=minibatch,
+                row_size=size if text is None else 1,  # all at once: blocks would each read the whole text
+            )
             if judge is not None:
-                judge, found = gradient_step(value_loss, optimizer, judge, minibatch)
+                judge, found = gradient_step(value_loss, optimizer, judge, rows=minibatch, row_size=size)
                 metrics |= {"value_loss": found["loss"]}
             return (learner, judge), metrics
 

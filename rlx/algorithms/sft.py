@@ -16,7 +16,7 @@ from rlx.core.config import require_counts
 from rlx.core.epochs import Epochs, next_rows, start_epochs
 from rlx.core.learn import gradient_step, init_learner
 from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, response_logits, start_params, token_log_probs
-from rlx.ops.sequences import masked_mean
+from rlx.ops.sequences import token_weights, weighted_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
 
@@ -44,23 +44,24 @@ class SFTState(NamedTuple):
     epochs: Epochs
 
 
-def sft_loss(params: PyTree, model: Any, sequences: Sequences) -> tuple[jax.Array, Metrics]:
+def sft_loss(params: PyTree, model: Any, batch: tuple[Sequences, jax.Array]) -> tuple[jax.Array, Metrics]:
     """Cross-entropy of the responses' tokens given all before them, ends included, prompts not.
 
-        loss = - sum_t log pi(y_t | x, y_<t) / (number of tokens)
+        loss = - mean_i sum_t w_it log pi(y_it | x_i, y_i,<t)
 
     Args:
         params: of the model.
         model: a transformer with logits.
-        sequences: B prompts with responses.
+        batch: B prompts with responses, and each token's weight `[B, T]`: B / (tokens of the batch) for their mean.
 
     Returns:
         Nats a token, and its metrics: `accuracy`, the share of tokens that the model finds most probable.
     """
+    sequences, weight = batch
     logits = response_logits(model, params, sequences)
-    loss = -masked_mean(token_log_probs(logits, sequences), sequences.mask)
+    loss = -weighted_mean(token_log_probs(logits, sequences), weight)
     right = jnp.argmax(logits, axis=-1) == sequences.response
-    return loss, {"accuracy": masked_mean(right.astype(jnp.float32), sequences.mask)}
+    return loss, {"accuracy": weighted_mean(right.astype(jnp.float32), weight)}
 
 
 def sft(
@@ -91,7 +92,10 @@ def sft(
         key, epoch_key = jax.random.split(state.key)
         epochs, rows = next_rows(epoch_key, state.epochs, config.batch_size)
         batch = jax.tree.map(lambda x: x[rows], data)
-        learner, metrics = gradient_step(sft_loss, optimizer, state.learner, model, batch)
+        weight = config.batch_size * token_weights(batch.mask, "token")
+        learner, metrics = gradient_step(
+            sft_loss, optimizer, state.learner, model, rows=(batch, weight), row_size=batch.size
+        )
         nothing = {"episodes": jnp.float32(0.0), "episode_return": jnp.float32(0.0)}
         return SFTState(key, learner, epochs), metrics | nothing
 

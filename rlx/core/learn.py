@@ -32,7 +32,12 @@ def init_learner(params: PyTree, optimizer: optax.GradientTransformation) -> Lea
 
 
 def gradient_step(
-    loss: Loss, optimizer: optax.GradientTransformation, learner: Learner, *args: PyTree, rows: PyTree = None
+    loss: Loss,
+    optimizer: optax.GradientTransformation,
+    learner: Learner,
+    *args: PyTree,
+    rows: PyTree = None,
+    row_size: int = 1,
 ) -> tuple[Learner, Metrics]:
     """Take one optimiser step on `loss(params, *args) -> (loss, metrics)`.
 
@@ -43,6 +48,7 @@ def gradient_step(
         *args: of the loss.
         rows: `[N, ...]`, the last argument of a loss that is, with its metrics, a mean over them: many are taken block
             by block (see `mean_over_rows`).
+        row_size: tokens in a row; 1 where it is one observation.
 
     Returns:
         The learner, and the loss's metrics with `loss` and `gradient_norm` (before any clipping).
@@ -51,25 +57,28 @@ def gradient_step(
     if rows is None:
         (value, metrics), gradients = differentiate(learner.params, *args)
     else:
-        (value, metrics), gradients = mean_over_rows(lambda rows: differentiate(learner.params, *args, rows), rows)
+        (value, metrics), gradients = mean_over_rows(
+            lambda rows: differentiate(learner.params, *args, rows), rows, row_size
+        )
     updates, opt_state = optimizer.update(gradients, learner.opt_state, learner.params)
     params = optax.apply_updates(learner.params, updates)
     gradient_norm = jnp.linalg.norm(ravel_pytree(gradients)[0])  # one reduction in place of one a leaf
     return Learner(params, opt_state), metrics | {"loss": value, "gradient_norm": gradient_norm}
 
 
-def block_size(num_rows: int) -> int:
-    """Rows to take at once: on a CPU what its cache holds of a small network's activations, elsewhere all.
+def block_size(num_rows: int, row_size: int = 1) -> int:
+    """Rows of `row_size` tokens to take at once: on a CPU what its cache holds of a small network, elsewhere all.
 
     Blocks are alike, so it is a divisor of `num_rows`, unless that has none near.
     """
     if jax.default_backend() != "cpu":
         return num_rows
-    largest = max(size for size in range(1, min(num_rows, BLOCK) + 1) if num_rows % size == 0)
-    return largest if 4 * largest >= BLOCK else num_rows
+    most = max(1, BLOCK // row_size)
+    largest = max(size for size in range(1, min(num_rows, most) + 1) if num_rows % size == 0)
+    return largest if 4 * largest >= most else num_rows
 
 
-def mean_over_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree:
+def mean_over_rows(function: Callable[[PyTree], PyTree], rows: PyTree, row_size: int = 1) -> PyTree:
     """Ask a function for means over rows `[N, ...]`, block by block: the same numbers, up to rounding, as all at once.
 
     A network's activations of one block stay in the CPU's cache, where those of all rows go through memory: PPO with
@@ -79,7 +88,7 @@ def mean_over_rows(function: Callable[[PyTree], PyTree], rows: PyTree) -> PyTree
         TypeError: something other than floats comes back, which has no mean.
     """
     num_rows = jax.tree.leaves(rows)[0].shape[0]
-    size = block_size(num_rows)
+    size = block_size(num_rows, row_size)
     if size == num_rows:
         return function(rows)
     blocks = jax.tree.map(lambda x: x.reshape(-1, size, *x.shape[1:]), rows)

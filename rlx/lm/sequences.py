@@ -70,6 +70,11 @@ class Sequences(NamedTuple):
         return jnp.arange(self.response.shape[-1]) < self.response_length[..., None]
 
     @property
+    def size(self) -> int:
+        """P + T, places in a row."""
+        return self.prompt.shape[-1] + self.response.shape[-1]
+
+    @property
     def prompts(self) -> Prompts:
         """The prompts alone."""
         return Prompts(self.prompt, self.prompt_length)

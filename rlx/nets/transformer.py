@@ -212,12 +212,18 @@ def ffn(config: TransformerConfig, layer: Params, x: jax.Array) -> jax.Array:
 
 
 def causal_attention(query: jax.Array, key: jax.Array, value: jax.Array) -> jax.Array:
-    """Attention of each token to itself and those before: `[B, S, K, R, H]`, `[B, S, K, H]` twice -> like the query."""
-    length = query.shape[1]
-    scores = jnp.einsum("bskrh,btkh->bkrst", query, key, preferred_element_type=jnp.float32)
-    seen = jnp.tril(jnp.ones((length, length), bool))
-    weights = jax.nn.softmax(jnp.where(seen, scores * query.shape[-1] ** -0.5, -jnp.inf), axis=-1)
-    return jnp.einsum("bkrst,btkh->bskrh", weights.astype(value.dtype), value)
+    """Attention of each token to itself and those before: `[B, S, K, R, H]`, `[B, S, K, H]` twice -> like the query.
+
+    Heads come first and share one axis with the sequences: products over several axes are slow on a CPU.
+    """
+    batch, length, groups, queries, width = query.shape
+    q = jnp.transpose(query, (0, 2, 3, 1, 4)).reshape(batch * groups, queries * length, width)
+    k, v = (jnp.transpose(x, (0, 2, 1, 3)).reshape(batch * groups, length, width) for x in (key, value))
+    unseen = jnp.tile(jnp.triu(jnp.full((length, length), -jnp.inf), 1), (queries, 1))  # [R S, S]
+    scores = jnp.einsum("nsh,nth->nst", q * width**-0.5, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores + unseen, axis=-1)
+    attended = jnp.einsum("nst,nth->nsh", weights.astype(v.dtype), v)
+    return jnp.transpose(attended.reshape(batch, groups, queries, length, width), (0, 3, 1, 2, 4))
 
 
 def cached_attention(query: jax.Array, layer: LayerCache, prompt_length: jax.Array, step: jax.Array) -> jax.Array:

@@ -87,6 +87,7 @@ from rlx.ops.sequences import (
     masked_standardize,
     token_gae,
     token_weights,
+    weighted_mean,
 )
 from rlx.ops.td import Quantiles, huber, mean_values, quantile_huber, select_action, td_target
 from rlx.ops.trust_region import LineSearch, conjugate_gradient, fisher_vector_product, line_search, natural_step
@@ -194,6 +195,7 @@ __all__ = [
     "ucb_policy",
     "value_iteration",
     "varied_groups",
+    "weighted_mean",
     "wilson_interval",
     "win_rate",
 ]

@@ -107,6 +107,23 @@ def token_weights(mask: jax.Array, aggregation: str, max_tokens: int | None = No
     return weight / (len(mask) * max_tokens)
 
 
+def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
+    """Mean over sequences of the weighted sums over their tokens: a loss from `B * token_weights(...)`.
+
+    It is a mean over rows, so that the mean of those of micro-batches, which take their rows of the weights, is that of
+    the batch.
+
+    Args:
+        x: `[B, T]`; where the weight is 0 it is not looked at.
+        weight: `[B, T]`.
+
+    Returns:
+        A scalar.
+    """
+    chex.assert_equal_shape([x, weight])
+    return jnp.mean(jnp.sum(jnp.where(weight != 0.0, weight * x, 0.0), axis=-1))
+
+
 def last_token(x: jax.Array, length: jax.Array) -> jax.Array:
     """What stands at the last real token: `x[b, length[b] - 1]`.
 

@@ -154,14 +154,16 @@ def test_what_does_not_fit_is_refused():
 
 def test_the_critics_loss_against_a_published_number():
     """verl's, of values clipped at 0.2: half the mean over tokens."""
-    batch = RLHFBatch(RESPONSES, jnp.array(OLD), jnp.array(WHITE), jnp.array(RETURNS), jnp.array(VALUES))
+    weight = 3 * rlx.ops.token_weights(RESPONSES.mask, "token")
+    batch = RLHFBatch(RESPONSES, *map(jnp.array, (OLD, WHITE, RETURNS, VALUES)), weight)
     predicted = [[-0.707, -1.397, 0.452, -2.305, -0.142], [-1.056, -0.265, -0.326, 0, 0], [0.72, 0, 0, 0, 0]]
     assert rlx.critic_loss(jnp.array(predicted), batch, PLAIN) == pytest.approx(1.1557002, abs=1e-5)
 
 
 def test_the_actors_loss_is_that_of_its_tokens():
     logits = jax.random.normal(jax.random.key(1), (3, 5, 4))
-    batch = RLHFBatch(RESPONSES, jnp.array(OLD), jnp.array(WHITE), jnp.array(RETURNS), jnp.array(VALUES))
+    weight = 3 * rlx.ops.token_weights(RESPONSES.mask, "token")
+    batch = RLHFBatch(RESPONSES, *map(jnp.array, (OLD, WHITE, RETURNS, VALUES)), weight)
     loss, metrics = rlx.actor_loss(logits, None, batch, 0.7, dataclasses.replace(PLAIN, entropy_coef=0.5), 0.0)
     losses, entropies, clipped = [], [], []
     for row, length in enumerate(LENGTHS):

@@ -10,9 +10,22 @@ fall, and both do; those of each log-ratio do. Where a paper wants means over to
 DPO, SimPO, ORPO), pass means. Direct Preference Optimization is meant, whatever else is called DPO. N: pairs.
 """
 
+from collections.abc import Callable
+
 import chex
 import jax
 import jax.numpy as jnp
+
+PairLoss = Callable[[jax.Array, jax.Array, float | jax.Array], jax.Array]  # (chosen, rejected, beta) -> loss, per pair
+
+
+def of_margin(loss: Callable[[jax.Array, float], jax.Array]) -> PairLoss:
+    """A loss of the margin, `(margin, beta)`, as one of the two log-ratios, `(chosen, rejected, beta)`."""
+
+    def pair_loss(chosen, rejected, beta):
+        return loss(chosen - rejected, beta)
+
+    return pair_loss
 
 
 def implicit_reward(log_prob: jax.Array, ref_log_prob: jax.Array, beta: float) -> jax.Array:

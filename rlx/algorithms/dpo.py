@@ -8,7 +8,6 @@ Axes: N pairs of the data, B of a batch, M sequences of a pretraining mix.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +20,9 @@ from rlx.core.epochs import Epochs, next_rows, start_epochs
 from rlx.core.learn import gradient_step, init_learner
 from rlx.lm.data import Comparisons
 from rlx.lm.pairs import DPO, batched, check_pairs, pair_log_probs, preference_loss
-from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, response_logits, token_log_probs
+from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, response_logits, start_params, token_log_probs
 from rlx.ops.preferences import PairLoss
+from rlx.ops.random import uniform
 from rlx.ops.sequences import masked_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
@@ -54,24 +54,20 @@ class DPOState(NamedTuple):
         key: typed PRNG key.
         learner: the policy's parameters and optimiser state.
         epochs: which pairs come next.
-        ptx_epochs: which sequences of the pretraining mix come next; None without one.
         reference: two `[N]`, nats: the reference's log-probabilities of the chosen and of the rejected responses.
     """
 
     key: Key
     learner: Learner
     epochs: Epochs
-    ptx_epochs: Epochs | None
     reference: tuple[jax.Array, jax.Array]
 
 
-def mixed_loss(
-    params: PyTree, model: Any, ptx: Sequences, coef: float | jax.Array, loss: Callable
-) -> tuple[jax.Array, Metrics]:
-    """Add the cross-entropy of the pretraining mix, nats a token, times `coef` to `loss(params)` (PPO-ptx's term)."""
-    value, metrics = loss(params)
-    ptx_loss = -masked_mean(token_log_probs(response_logits(model, params, ptx), ptx), ptx.mask)
-    return value + coef * ptx_loss, metrics | {"ptx_loss": ptx_loss}
+def draw_rows(key: Key, data: PyTree, count: int) -> PyTree:
+    """Draw `count` rows of a pytree of `[M, ...]`, each as likely as another."""
+    number = jax.tree.leaves(data)[0].shape[0]
+    rows = jnp.minimum(number * uniform(key, (count,)), number - 1).astype(jnp.int32)
+    return jax.tree.map(lambda x: x[rows], data)
 
 
 def dpo(
@@ -120,31 +116,29 @@ def dpo(
     data, ptx = jax.tree.map(jnp.asarray, (data, ptx))
 
     def init(key: Key) -> DPOState:
-        key, epoch_key, ptx_key = jax.random.split(key, 3)
-        learner = init_learner(jax.tree.map(jnp.copy, params), optimizer)
-        ptx_epochs = None if ptx is None else start_epochs(ptx_key, ptx.prompt.shape[0])
+        key, params_key, epoch_key = jax.random.split(key, 3)
+        learner = init_learner(start_params(model, params_key, params), optimizer)
         fixed = jax.lax.optimization_barrier(params)  # or the compiler would go through all the data itself
         reference = batched(lambda pairs: pair_log_probs(model, fixed, pairs), data, config.batch_size)
-        return DPOState(key, learner, start_epochs(epoch_key, data.tie.shape[0]), ptx_epochs, reference)
+        return DPOState(key, learner, start_epochs(epoch_key, data.tie.shape[0]), reference)
 
     def step(state: DPOState) -> tuple[DPOState, Metrics]:
         key, epoch_key, ptx_key = jax.random.split(state.key, 3)
         epochs, rows = next_rows(epoch_key, state.epochs, config.batch_size)
         pairs, reference = jax.tree.map(lambda x: x[rows], (data, state.reference))
+        text = None if ptx is None else draw_rows(ptx_key, ptx, config.batch_size)
 
-        def of_pairs(params: PyTree) -> tuple[jax.Array, Metrics]:
+        def objective(params: PyTree) -> tuple[jax.Array, Metrics]:
             terms = config.beta, config.label_smoothing, config.sft_coef, config.length_average
-            return preference_loss(params, model, pairs, reference, loss, *terms)
+            value, metrics = preference_loss(params, model, pairs, reference, loss, *terms)
+            if text is None:
+                return value, metrics
+            ptx_loss = -masked_mean(token_log_probs(response_logits(model, params, text), text), text.mask)
+            return value + config.ptx_coef * ptx_loss, metrics | {"ptx_loss": ptx_loss}
 
-        if ptx is None or state.ptx_epochs is None:
-            ptx_epochs, objective = None, of_pairs
-        else:
-            ptx_epochs, rows = next_rows(ptx_key, state.ptx_epochs, config.batch_size)
-            batch = jax.tree.map(lambda x: x[rows], ptx)
-            objective = lambda params: mixed_loss(params, model, batch, config.ptx_coef, of_pairs)  # noqa: E731
         learner, metrics = gradient_step(objective, optimizer, state.learner)
         nothing = {"episodes": jnp.float32(0.0), "episode_return": jnp.float32(0.0)}
-        return DPOState(key, learner, epochs, ptx_epochs, state.reference), metrics | nothing
+        return DPOState(key, learner, epochs, state.reference), metrics | nothing
 
     def act(state: DPOState, key: Key | None, prompts: Prompts) -> jax.Array:
         return complete(model, state.learner.params, key, prompts, sampling)

@@ -1,6 +1,6 @@
 """Online Direct Preference Optimization: the policy's own responses are judged as they are drawn.
 
-Guo et al. 2024, arXiv 2402.04792. Axes: N prompts of the data, B of a batch, G samples of one prompt.
+Guo et al. 2024, arXiv 2402.04792. Axes: N prompts of a step, G responses to one prompt, B = N G responses.
 """
 
 from __future__ import annotations
@@ -14,20 +14,11 @@ import jax.numpy as jnp
 import optax
 
 from rlx.core.config import require, require_counts, require_finite, require_positive
-from rlx.core.epochs import Epochs, next_rows, start_epochs
 from rlx.core.learn import gradient_step, init_learner
 from rlx.lm.data import Comparisons
+from rlx.lm.generate_and_learn import Generated, generate_and_learn
 from rlx.lm.pairs import DPO, preference_loss
-from rlx.lm.sequences import (
-    Prompts,
-    Sampling,
-    Sequences,
-    complete,
-    response_logits,
-    sample,
-    sampled_sequences,
-    token_log_probs,
-)
+from rlx.lm.sequences import Prompts, Sampling, Sequences, response_logits, start_params, token_log_probs
 from rlx.ops.preferences import PairLoss
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
@@ -36,14 +27,14 @@ from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 class OnlineDPOConfig:
     """Settings of online Direct Preference Optimization; a step samples, judges and takes one gradient step."""
 
-    batch_size: int = 64  # B, prompts a step; each prompt once an epoch
-    group_size: int = 2  # G, responses drawn to each prompt, 2 or more; the best and the worst make the pair
+    num_prompts: int = 64  # N, prompts a step
+    samples: int = 2  # G, responses to each, 2 or more; the best and the worst make the pair
     beta: float = 0.1  # strength of the KL penalty that the optimum has, reward a nat; 0.05 to 0.5 is usual
     label_noise: float = 0.0  # units of reward: the better wins with probability sigmoid(difference / noise); 0: always
 
     def __post_init__(self) -> None:
-        require_counts(self, "batch_size", "group_size")
-        require(self, self.group_size >= 2, "a pair takes 2 or more", "group_size")
+        require_counts(self, "num_prompts", "samples")
+        require(self, self.samples >= 2, "a pair needs 2 or more", "samples")
         require_positive(self, "beta")
         require(self, self.label_noise >= 0, "must be 0 or more", "label_noise")
         require_finite(self)
@@ -55,36 +46,35 @@ class OnlineDPOState(NamedTuple):
     Attributes:
         key: typed PRNG key.
         learner: the policy's parameters and optimiser state.
-        epochs: which prompts come next.
     """
 
     key: Key
     learner: Learner
-    epochs: Epochs
 
 
-def best_and_worst(sequences: Sequences, reward: jax.Array) -> tuple[Comparisons, jax.Array]:
+def best_and_worst(generated: Generated, samples: int) -> tuple[Comparisons, jax.Array, jax.Array]:
     """Of the responses to each prompt the one of most and the one of least reward.
 
     Args:
-        sequences: `[B * G]`, those of one prompt in a row.
-        reward: `[B, G]`.
+        generated: `[B]` responses, those to one prompt in a row.
+        samples: G.
 
     Returns:
-        B pairs, a tie where all rewards of a prompt are equal, and the places of both sides among the sequences,
-        `[2, B]`.
+        N pairs, a tie where all rewards of a prompt are equal, whose margin is the difference of rewards; and the
+        places `[N]` of the chosen and of the rejected among the responses.
     """
-    first = jnp.arange(reward.shape[0]) * reward.shape[1]
-    places = jnp.stack([first + jnp.argmax(reward, axis=1), first + jnp.argmin(reward, axis=1)])
-    chosen, rejected = (jax.tree.map(lambda x, rows=rows: x[rows], sequences) for rows in places)
+    reward = generated.score.reshape(-1, samples)  # [N, G]
+    first = samples * jnp.arange(reward.shape[0])
+    best, worst = first + jnp.argmax(reward, axis=1), first + jnp.argmin(reward, axis=1)
+    chosen, rejected = (jax.tree.map(lambda x, i=i: x[i], generated.sequences) for i in (best, worst))
     gap = jnp.max(reward, axis=1) - jnp.min(reward, axis=1)
-    return Comparisons(chosen, rejected, gap, gap == 0.0), places
+    return Comparisons(chosen, rejected, gap, gap == 0.0), best, worst
 
 
 def online_dpo(
     model: Any,
     prompts: Prompts,
-    reward: Callable[[Sequences], jax.Array],
+    reward: Callable[[Sequences], Any],
     optimizer: optax.GradientTransformation,
     sampling: Sampling,
     config: OnlineDPOConfig,
@@ -102,47 +92,39 @@ def online_dpo(
 
     Args:
         model: a transformer with logits.
-        prompts: `[N]` of them.
-        reward: a JAX function of sequences `[B * G]`, to `[B * G]` rewards.
+        prompts: `[...]` what is drawn from.
+        reward: `(sequences) -> [B]`, a JAX function, or one on the host (see `generate_and_learn`).
         optimizer: optax's.
         sampling: how responses are drawn; log-probabilities are at its temperature.
         config: the settings.
         params: where to begin, and the reference.
         loss: of a pair's log-ratios, `(chosen, rejected, beta) -> loss` per pair; see `rlx.dpo`.
     """
-    prompts = jax.tree.map(jnp.asarray, prompts)
 
     def init(key: Key) -> OnlineDPOState:
-        key, epoch_key = jax.random.split(key)
-        learner = init_learner(jax.tree.map(jnp.copy, params), optimizer)
-        return OnlineDPOState(key, learner, start_epochs(epoch_key, prompts.length.shape[0]))
+        key, params_key = jax.random.split(key)
+        return OnlineDPOState(key, init_learner(start_params(model, params_key, params), optimizer))
 
-    def step(state: OnlineDPOState) -> tuple[OnlineDPOState, Metrics]:
-        key, epoch_key, sample_key = jax.random.split(state.key, 3)
-        epochs, rows = next_rows(epoch_key, state.epochs, config.batch_size)
-        batch = Prompts(prompts.tokens[rows], prompts.length[rows])
-        samples = sample(model, state.learner.params, sample_key, batch, sampling, config.group_size)
-        sequences = sampled_sequences(batch, samples)
-        rewards = reward(sequences).astype(jnp.float32)
-        logits = response_logits(model, params, sequences)
-        reference = jnp.sum(token_log_probs(logits, sequences, sampling.temperature), axis=-1)  # [B * G]
-        pairs, places = best_and_worst(sequences, rewards.reshape(config.batch_size, config.group_size))
+    def learn(state: OnlineDPOState, generated: Generated, key: Key) -> tuple[OnlineDPOState, Metrics]:
+        logits = response_logits(model, params, generated.sequences)
+        tokens = token_log_probs(logits, generated.sequences, sampling.temperature)
+        reference = jnp.sum(tokens, axis=-1)  # [B]
+        pairs, best, worst = best_and_worst(generated, config.samples)
         wrong = jax.nn.sigmoid(-pairs.margin / jnp.maximum(config.label_noise, 1e-9))  # 0 without noise
+        of_pairs = (model, pairs, (reference[best], reference[worst]), loss, config.beta, wrong, 0.0, False)
+        learner, metrics = gradient_step(preference_loss, optimizer, state.learner, *of_pairs, sampling.temperature)
+        metrics["kl"] = jnp.mean(jnp.sum(generated.log_prob, axis=-1) - reference)
+        metrics["tie"] = jnp.mean(pairs.tie, dtype=jnp.float32)
+        return state._replace(learner=learner), metrics
 
-        def objective(params: PyTree) -> tuple[jax.Array, Metrics]:
-            of_pairs = model, pairs, (reference[places[0]], reference[places[1]]), loss, config.beta
-            return preference_loss(params, *of_pairs, wrong, temperature=sampling.temperature)
-
-        learner, metrics = gradient_step(objective, optimizer, state.learner)
-        metrics |= {
-            "episodes": jnp.float32(rewards.size),
-            "episode_return": jnp.mean(rewards),
-            "kl": jnp.mean(jnp.sum(samples.log_prob, axis=-1).ravel() - reference),
-            "tie": jnp.mean(pairs.tie.astype(jnp.float32)),
-        }
-        return OnlineDPOState(key, learner, epochs), metrics
-
-    def act(state: OnlineDPOState, key: Key | None, prompts: Prompts) -> jax.Array:
-        return complete(model, state.learner.params, key, prompts, sampling)
-
-    return Algorithm(init, step, act)
+    return generate_and_learn(
+        init,
+        lambda state: state.learner.params,
+        model,
+        prompts,
+        reward,
+        learn,
+        sampling,
+        config.num_prompts,
+        config.samples,
+    )

@@ -15,7 +15,7 @@ import numpy as np
 from rlx.lm.enumerable import Language, TabularModel
 
 
-class LogLinearModel(TabularModel):
+class LogLinearModel(TabularModel, kw_only=True):
     """A language model that is log-linear in features of whole strings: what moves one string moves its like.
 
         pi(y) proportional to base(y) exp(weight . features(y))
@@ -29,11 +29,11 @@ class LogLinearModel(TabularModel):
     """
 
     base: Any
-    features_of_strings: Any
+    string_features: Any
 
     def setup(self) -> None:
         """Take the weight `[F]`, zeros at first, and make the table of next tokens' logits of it."""
-        features = jnp.asarray(self.features_of_strings)
+        features = jnp.asarray(self.string_features)
         self.weight: jax.Array = self.param("weight", nn.initializers.zeros, (features.shape[1],))
         self.table = next_token_logits(self.language, jnp.asarray(self.base) + features @ self.weight)
 
@@ -47,9 +47,10 @@ def next_token_logits(language: Language, score: jax.Array) -> jax.Array:
         language: whose strings.
         score: `[N]` of its strings.
     """
-    strings, size = language.strings, language.vocabulary
-    place, depth = np.zeros(len(strings.response), int), np.asarray(strings.response_length)
-    for t, token in enumerate(np.asarray(strings.response).T):
+    with jax.ensure_compile_time_eval():
+        response, depth = (np.asarray(x) for x in language.strings[2:])
+    place, size = np.zeros(len(response), int), language.vocabulary
+    for t, token in enumerate(response.T):
         place = np.where(t < depth, place * size + token, place)  # of the string among all of its length
     below, tables = jnp.full((size**language.max_tokens,), IMPOSSIBLE), []
     for level in range(language.max_tokens, 0, -1):

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.core import Tracer
 
@@ -107,11 +108,14 @@ def dpo(
         ptx: `[M]` sequences of the pretraining mix, whose cross-entropy is added.
 
     Raises:
-        ValueError: the two sides differ in shape, there are ties alone, or `ptx_coef` has no `ptx`.
+        ValueError: the two sides differ in shape, there are ties alone, or fewer pairs than make a batch, or
+            `ptx_coef` has no `ptx`.
     """
     check_pairs(data)
-    if not isinstance(data.tie, Tracer) and data.tie.all():
-        raise ValueError(f"dpo: all {len(data.tie)} pairs are ties: there is no preference to learn")
+    number = data.tie.shape[0]
+    if not isinstance(data.tie, Tracer) and np.all(np.asarray(data.tie)):
+        raise ValueError(f"dpo: all {number} pairs are ties: there is no preference to learn")
+    require(config, config.batch_size <= number, f"there are {number} pairs", "batch_size")
     require(config, ptx is not None or config.ptx_coef == 0, "needs sequences of pretraining: ptx=...", "ptx_coef")
     data, ptx = jax.tree.map(jnp.asarray, (data, ptx))
 
@@ -120,7 +124,7 @@ def dpo(
         learner = init_learner(start_params(model, params_key, params), optimizer)
         fixed = jax.lax.optimization_barrier(params)  # or the compiler would go through all the data itself
         reference = batched(lambda pairs: pair_log_probs(model, fixed, pairs), data, config.batch_size)
-        return DPOState(key, learner, start_epochs(epoch_key, data.tie.shape[0]), reference)
+        return DPOState(key, learner, start_epochs(epoch_key, number), reference)
 
     def step(state: DPOState) -> tuple[DPOState, Metrics]:
         key, epoch_key, ptx_key = jax.random.split(state.key, 3)

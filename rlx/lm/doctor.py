@@ -271,7 +271,7 @@ def warnings_of(d: Diagnosis) -> list[str]:
             )
     elif d.chosen_change < -2.0 * d.chosen_error:
         warnings.append(f"The chosen responses' log-probability fell, by {-d.chosen_change:.2f} nats.")
-    if d.accuracy - d.length_accuracy < 2.0 * d.accuracy_error:
+    if d.accuracy - d.length_accuracy <= 2.0 * d.accuracy_error:
         warnings.append(
             f"The policy tells chosen from rejected no better than their lengths do: {d.accuracy:.1%} of "
             f"{d.pairs} pairs against {d.length_accuracy:.1%}. It may have learned length, or nothing."

@@ -4,8 +4,10 @@ import gc
 
 from rlx import envs, lm, nets, ops
 from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
+from rlx.algorithms.dpo import DPOConfig, DPOState, dpo
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.grpo import GRPO_PRESETS, GRPOConfig, GRPOState, grpo, grpo_loss
+from rlx.algorithms.online_dpo import OnlineDPOConfig, OnlineDPOState, online_dpo
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
 from rlx.algorithms.rlhf import RLHFConfig, RLHFState, actor_loss, critic_loss, ptx_loss, rlhf
@@ -53,6 +55,8 @@ __all__ = [
     "Algorithm",
     "Batch",
     "CheckpointError",
+    "DPOConfig",
+    "DPOState",
     "DQNConfig",
     "DQNState",
     "Env",
@@ -61,6 +65,8 @@ __all__ = [
     "GRPOState",
     "Learner",
     "Network",
+    "OnlineDPOConfig",
+    "OnlineDPOState",
     "PPOConfig",
     "PPOState",
     "Priorities",
@@ -90,6 +96,7 @@ __all__ = [
     "chunks",
     "compile_steps",
     "critic_loss",
+    "dpo",
     "dqn",
     "dqn_loss",
     "envs",
@@ -106,6 +113,7 @@ __all__ = [
     "make",
     "minibatches",
     "nets",
+    "online_dpo",
     "ops",
     "over_seeds",
     "ppo",

@@ -15,6 +15,7 @@ RUNS = {  # flags of a tiny setting, and what must be printed
     "actor_critic": (["--updates", "100", "--rollouts", "2"], "loss by hand 0.216143, by rlx.ops 0.216143"),
     "brittleness": (["--updates", "2", "--seeds", "2"], "SAC  solved 0 of 10"),
     "bug_zoo": (["--updates", "40"], "B1: value of a clock that never stops (10): right 10"),
+    "dpo": (["--steps", "20"], "mean loss by hand 0.672412, by rlx.ops.dpo_loss 0.672412"),
     "dqn": (["--steps", "600"], "mean loss by hand 0."),
     "dqn_ablations": (["--steps", "1400", "--seeds", "2"], "no target network"),
     "exploration": (["--pulls", "20", "--episodes", "2", "--seeds", "2"], "could be as good as"),

@@ -10,8 +10,11 @@ from rlx.lm.data import (
     load_prompts,
     load_rankings,
 )
+from rlx.lm.doctor import Diagnosis, ches_scores, diagnose, warnings_of
 from rlx.lm.huggingface import Loaded, load_hf
 from rlx.lm.jsonl import DataError, Report
+from rlx.lm.log_linear import LogLinearModel
+from rlx.lm.pairs import pair_log_probs, preference_loss
 from rlx.lm.safetensors import LoadError
 from rlx.lm.sequences import Prompts, Samples, Sampling, Sequences, complete, response_logits, sample, token_log_probs
 from rlx.lm.tasks import TASKS, Task
@@ -24,9 +27,11 @@ __all__ = [
     "CharacterTokenizer",
     "Comparisons",
     "DataError",
+    "Diagnosis",
     "FileTokenizer",
     "LoadError",
     "Loaded",
+    "LogLinearModel",
     "Prompts",
     "Rankings",
     "Report",
@@ -36,7 +41,9 @@ __all__ = [
     "Task",
     "Tokenizer",
     "TokenizerError",
+    "ches_scores",
     "complete",
+    "diagnose",
     "enumerable",
     "folds",
     "load_comparisons",
@@ -46,8 +53,11 @@ __all__ = [
     "load_rankings",
     "load_text",
     "load_tokenizer",
+    "pair_log_probs",
+    "preference_loss",
     "response_logits",
     "sample",
     "token_log_probs",
+    "warnings_of",
     "windows",
 ]

@@ -261,8 +261,8 @@ def warnings_of(d: Diagnosis) -> list[str]:
             f"Both log-probabilities fell: the chosen responses' by {-d.chosen_change:.2f} nats, the rejected ones' by "
             f"{-d.rejected_change:.2f}. The loss sees only that the margin grew, by "
             f"{d.chosen_change - d.rejected_change:.2f}. Of the probability that the two had, {d.displaced:.0%} went "
-            "to third responses, which nobody judged: look at samples, and score them. To keep the chosen probable: "
-            "sft_coef, rlx.ops.dpop_loss, or a loss that has an end (IPO)."
+            "to third responses, of which the pair says nothing: they may be better or worse, so draw some and score "
+            "them. To keep the chosen probable: sft_coef, rlx.ops.dpop_loss, or a loss that has an end (IPO)."
         )
         if d.ches_correlation < -0.3:
             warnings.append(

@@ -76,8 +76,8 @@ def dpo(
     data: Comparisons,
     optimizer: optax.GradientTransformation,
     sampling: Sampling,
-    config: DPOConfig,
-    params: PyTree,
+    config: DPOConfig = DPOConfig(),
+    params: PyTree | None = None,
     loss: PairLoss = DPO,
     ptx: Sequences | None = None,
 ) -> Algorithm:
@@ -103,7 +103,8 @@ def dpo(
         optimizer: optax's.
         sampling: how `act` draws responses; the loss is at temperature 1.
         config: the settings.
-        params: of the policy that was fine-tuned on demonstrations: where to begin, and the reference.
+        params: of the policy that was fine-tuned on demonstrations: where to begin, and the reference; None: the
+            reference is a policy drawn with key 0.
         loss: of a pair's log-ratios.
         ptx: `[M]` sequences of the pretraining mix, whose cross-entropy is added.
 
@@ -118,13 +119,14 @@ def dpo(
     require(config, config.batch_size <= number, f"there are {number} pairs", "batch_size")
     require(config, ptx is not None or config.ptx_coef == 0, "needs sequences of pretraining: ptx=...", "ptx_coef")
     data, ptx = jax.tree.map(jnp.asarray, (data, ptx))
+    ref_params = start_params(model, jax.random.key(0)) if params is None else params
 
     def init(key: Key) -> DPOState:
-        key, params_key, epoch_key = jax.random.split(key, 3)
+        key, params_key = jax.random.split(key)
         learner = init_learner(start_params(model, params_key, params), optimizer)
-        fixed = jax.lax.optimization_barrier(params)  # or the compiler would go through all the data itself
+        fixed = jax.lax.optimization_barrier(ref_params)  # or the compiler would go through all the data itself
         reference = batched(lambda pairs: pair_log_probs(model, fixed, pairs), data, config.batch_size)
-        return DPOState(key, learner, start_epochs(epoch_key, number), reference)
+        return DPOState(key, learner, start_epochs(number), reference)
 
     def step(state: DPOState) -> tuple[DPOState, Metrics]:
         key, epoch_key, ptx_key = jax.random.split(state.key, 3)

@@ -77,8 +77,8 @@ def online_dpo(
     reward: Callable[[Sequences], Any],
     optimizer: optax.GradientTransformation,
     sampling: Sampling,
-    config: OnlineDPOConfig,
-    params: PyTree,
+    config: OnlineDPOConfig = OnlineDPOConfig(),
+    params: PyTree | None = None,
     loss: PairLoss = DPO,
 ) -> Algorithm:
     """Make the algorithm: draw responses, let the reward choose between two of each prompt, take one step.
@@ -97,16 +97,17 @@ def online_dpo(
         optimizer: optax's.
         sampling: how responses are drawn; log-probabilities are at its temperature.
         config: the settings.
-        params: where to begin, and the reference.
+        params: where to begin, and the reference; None: the reference is a policy drawn with key 0.
         loss: of a pair's log-ratios, `(chosen, rejected, beta) -> loss` per pair; see `rlx.dpo`.
     """
+    ref_params = start_params(model, jax.random.key(0)) if params is None else params
 
     def init(key: Key) -> OnlineDPOState:
         key, params_key = jax.random.split(key)
         return OnlineDPOState(key, init_learner(start_params(model, params_key, params), optimizer))
 
     def learn(state: OnlineDPOState, generated: Generated, key: Key) -> tuple[OnlineDPOState, Metrics]:
-        logits = response_logits(model, params, generated.sequences)
+        logits = response_logits(model, ref_params, generated.sequences)
         tokens = token_log_probs(logits, generated.sequences, sampling.temperature)
         reference = jnp.sum(tokens, axis=-1)  # [B]
         pairs, best, worst = best_and_worst(generated, config.samples)

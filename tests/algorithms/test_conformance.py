@@ -378,6 +378,17 @@ def rlhf(env, config, own_critic=False):
     return algorithm, None
 
 
+def dpo(env, config, loss=rlx.lm.pairs.DPO):
+    data = env.data
+    other = data._replace(response=data.response[::-1], response_length=data.response_length[::-1])
+    pairs = rlx.lm.Comparisons(data, other, jnp.zeros(16), jnp.zeros(16, bool))
+    return rlx.dpo(table(), pairs, adam(3e-2), SAMPLING, config, loss=loss, ptx=data), None
+
+
+def online_dpo(env, config):
+    return rlx.online_dpo(table(), env.prompts, letters, adam(3e-2), SAMPLING, config), None
+
+
 GRPO = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "clip": 0.01, "clip_high": 0.2}
 GRPO |= {"eps": 0.5, "kl_coef": 0.5, "missing_end_penalty": 0.3, "overlong_buffer": 2, "dynamic_sampling": 1}
 RLHF = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "discount": 0.9, "clip": 0.01}
@@ -387,6 +398,15 @@ TEXT, TABLE_TEXT = Prompted(longest=3), Prompted(longest=1)
 tabular_grpo, critic_rlhf = functools.partial(grpo, model=table()), functools.partial(rlhf, own_critic=True)
 CASES |= {
     "sft": Case(sft, TEXT, rlx.SFTConfig(batch_size=4), {}, []),
+    "dpo": Case(dpo, TABLE_TEXT, rlx.DPOConfig(batch_size=4, label_smoothing=0.1, sft_coef=0.1, ptx_coef=0.1), {}, []),
+    "dpo-ipo": Case(
+        functools.partial(dpo, loss=rlx.ops.of_margin(rlx.ops.ipo_loss)),
+        TABLE_TEXT,
+        rlx.DPOConfig(batch_size=4, ptx_coef=0.1, length_average=True),
+        {},
+        [],
+    ),
+    "online-dpo": Case(online_dpo, TABLE_TEXT, rlx.OnlineDPOConfig(num_prompts=4, samples=3, label_noise=0.5), {}, []),
     "grpo": Case(tabular_grpo, TABLE_TEXT, rlx.GRPOConfig(**GRPO), {}, [], inert=("kl_where",)),
     "grpo-transformer": Case(grpo, TEXT, rlx.GRPOConfig(**GRPO), {}, []),
     "grpo-reward": Case(
@@ -398,7 +418,7 @@ CASES |= {
     ),
     "rlhf-rloo": Case(rlhf, TABLE_TEXT, rlx.RLHFConfig(**RLHF, advantage="leave_one_out"), {}, []),
 }
-OFFLINE = ("sft",)  # they learn from data: no episode ends
+OFFLINE = ("sft", "dpo", "dpo-ipo")  # they learn from data: no episode ends
 
 
 def of(name, *values, **options):

@@ -16,13 +16,21 @@ from rlx.lm.jsonl import DataError, Report
 from rlx.lm.log_linear import LogLinearModel
 from rlx.lm.pairs import pair_log_probs, preference_loss
 from rlx.lm.safetensors import LoadError
+from rlx.lm.rewards import (
+    Normalization,
+    RewardError,
+    TextReward,
+    member_scores,
+    normalize_reward,
+    reward_of,
+    score,
+)
 from rlx.lm.sequences import Prompts, Samples, Sampling, Sequences, complete, response_logits, sample, token_log_probs
 from rlx.lm.tasks import TASKS, Task
 from rlx.lm.text import load_text, windows
 from rlx.lm.tokenizer import ByteTokenizer, CharacterTokenizer, FileTokenizer, Tokenizer, TokenizerError, load_tokenizer
 
 __all__ = [
-    "TASKS",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Comparisons",
@@ -32,13 +40,17 @@ __all__ = [
     "LoadError",
     "Loaded",
     "LogLinearModel",
+    "Normalization",
     "Prompts",
     "Rankings",
     "Report",
+    "RewardError",
     "Samples",
     "Sampling",
     "Sequences",
+    "TASKS",
     "Task",
+    "TextReward",
     "Tokenizer",
     "TokenizerError",
     "ches_scores",
@@ -53,10 +65,14 @@ __all__ = [
     "load_rankings",
     "load_text",
     "load_tokenizer",
+    "member_scores",
+    "normalize_reward",
     "pair_log_probs",
     "preference_loss",
     "response_logits",
+    "reward_of",
     "sample",
+    "score",
     "token_log_probs",
     "warnings_of",
     "windows",

@@ -11,6 +11,14 @@ from rlx.algorithms.online_dpo import OnlineDPOConfig, OnlineDPOState, online_dp
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
 from rlx.algorithms.rlhf import RLHFConfig, RLHFState, actor_loss, critic_loss, ptx_loss, rlhf
+from rlx.algorithms.reward_model import (
+    RewardModelConfig,
+    RewardModelState,
+    comparison_loss,
+    rankings_loss,
+    reward_model,
+    scorer_params,
+)
 from rlx.algorithms.sac import (
     SACConfig,
     SACState,
@@ -49,7 +57,6 @@ __version__ = "0.1.0"
 gc.freeze()
 
 __all__ = [
-    "GRPO_PRESETS",
     "A2CConfig",
     "A2CState",
     "Algorithm",
@@ -63,6 +70,7 @@ __all__ = [
     "Episodes",
     "GRPOConfig",
     "GRPOState",
+    "GRPO_PRESETS",
     "Learner",
     "Network",
     "OnlineDPOConfig",
@@ -75,6 +83,8 @@ __all__ = [
     "ReinforceConfig",
     "ReinforceState",
     "Replay",
+    "RewardModelConfig",
+    "RewardModelState",
     "RolloutState",
     "SACConfig",
     "SACState",
@@ -94,6 +104,7 @@ __all__ = [
     "actor_loss",
     "checkpoint_steps",
     "chunks",
+    "comparison_loss",
     "compile_steps",
     "critic_loss",
     "dpo",
@@ -120,9 +131,11 @@ __all__ = [
     "ppo_loss",
     "ptx_loss",
     "rank",
+    "rankings_loss",
     "reinforce",
     "reinforce_loss",
     "restart_environments",
+    "reward_model",
     "rlhf",
     "rollout",
     "sac",
@@ -130,6 +143,7 @@ __all__ = [
     "sac_critic_loss",
     "sac_target",
     "save_checkpoint",
+    "scorer_params",
     "select",
     "sft",
     "sft_loss",

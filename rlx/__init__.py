@@ -10,7 +10,6 @@ from rlx.algorithms.grpo import GRPO_PRESETS, GRPOConfig, GRPOState, grpo, grpo_
 from rlx.algorithms.online_dpo import OnlineDPOConfig, OnlineDPOState, online_dpo
 from rlx.algorithms.ppo import PPOConfig, PPOState, ppo, ppo_loss
 from rlx.algorithms.reinforce import ReinforceConfig, ReinforceState, reinforce, reinforce_loss
-from rlx.algorithms.rlhf import RLHFConfig, RLHFState, actor_loss, critic_loss, ptx_loss, rlhf
 from rlx.algorithms.reward_model import (
     RewardModelConfig,
     RewardModelState,
@@ -19,6 +18,7 @@ from rlx.algorithms.reward_model import (
     reward_model,
     scorer_params,
 )
+from rlx.algorithms.rlhf import RLHFConfig, RLHFState, actor_loss, critic_loss, ptx_loss, rlhf
 from rlx.algorithms.sac import (
     SACConfig,
     SACState,
@@ -57,6 +57,7 @@ __version__ = "0.1.0"
 gc.freeze()
 
 __all__ = [
+    "GRPO_PRESETS",
     "A2CConfig",
     "A2CState",
     "Algorithm",
@@ -70,7 +71,6 @@ __all__ = [
     "Episodes",
     "GRPOConfig",
     "GRPOState",
-    "GRPO_PRESETS",
     "Learner",
     "Network",
     "OnlineDPOConfig",

@@ -15,7 +15,6 @@ from rlx.lm.huggingface import Loaded, load_hf
 from rlx.lm.jsonl import DataError, Report
 from rlx.lm.log_linear import LogLinearModel
 from rlx.lm.pairs import pair_log_probs, preference_loss
-from rlx.lm.safetensors import LoadError
 from rlx.lm.rewards import (
     Normalization,
     RewardError,
@@ -25,12 +24,14 @@ from rlx.lm.rewards import (
     reward_of,
     score,
 )
+from rlx.lm.safetensors import LoadError
 from rlx.lm.sequences import Prompts, Samples, Sampling, Sequences, complete, response_logits, sample, token_log_probs
 from rlx.lm.tasks import TASKS, Task
 from rlx.lm.text import load_text, windows
 from rlx.lm.tokenizer import ByteTokenizer, CharacterTokenizer, FileTokenizer, Tokenizer, TokenizerError, load_tokenizer
 
 __all__ = [
+    "TASKS",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Comparisons",
@@ -48,7 +49,6 @@ __all__ = [
     "Samples",
     "Sampling",
     "Sequences",
-    "TASKS",
     "Task",
     "TextReward",
     "Tokenizer",

@@ -216,10 +216,10 @@ def reward_model(
         return gradient_step(loss, optimizer, learner, jax.tree.map(lambda x: x[rows], data))
 
     def init(key: Key) -> RewardModelState:
-        key, member_key, epoch_key = jax.random.split(key, 3)
+        key, member_key = jax.random.split(key)
         learner, sample = jax.vmap(start)(jax.random.split(member_key, config.members))
-        begin_epochs = jax.vmap(start_epochs, in_axes=(0, None), out_axes=ALIKE)
-        epochs = begin_epochs(jax.random.split(epoch_key, config.members), num_rows)
+        begin_epochs = jax.vmap(start_epochs, in_axes=None, out_axes=ALIKE, axis_size=config.members)
+        epochs = begin_epochs(num_rows)
         return RewardModelState(key, learner, epochs, sample)
 
     def step(state: RewardModelState) -> tuple[RewardModelState, Metrics]:

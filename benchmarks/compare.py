@@ -1,6 +1,6 @@
 """Compare rlx with its peers on the same work: fresh processes, pinned to one core, in alternation.
 
-    python -m benchmarks.compare --what ppo,dqn,sac,envs,replay --core 0
+    python -m benchmarks.compare --what ppo,dqn,sac,envs,replay,text --core 0
 
 writes benchmarks/results/compare_WHAT.json, from which README's tables are made. Each peer lives in a virtual
 environment of its own, made when it is first needed in `--environments` (.peers). Alternation (A B A B ...) lets a
@@ -8,9 +8,10 @@ noisy machine disturb all alike, so ratios are what to read, rlx / peer: below 1
 it has the higher rate (`..._per_s`).
 
 There are three series: `cold` (no compilation cache), `warm` (a persistent cache filled by a run before) and `steady`
-(a compiled run repeated within one process, by CPU time). Environments and replays have nanoseconds of CPU time alone,
-a step of an environment or a round of adding and sampling. `matrix_gflop` are those of the work's matrix products, and
-`peak_gflop_per_s` is the rate of large ones on this core, the highest of several measurements in the same run.
+(a compiled run repeated within one process, by CPU time). Environments, replays and text have nanoseconds of CPU time
+alone: a step of an environment, a round of adding and sampling, a token. `matrix_gflop` are those of the work's matrix
+products, and `peak_gflop_per_s` is the rate of large ones on this core, the highest of several measurements in the same
+run.
 """
 
 import argparse
@@ -38,6 +39,7 @@ PEERS = {  # what pip installs for each; rlx itself is read from the checkout
     "flashbax": ["flashbax==0.1.3", "gymnasium>=1.1"],
     "sbx": ["sbx-rl==0.28.0"],
     "sb3": ["stable-baselines3==2.9.2"],
+    "transformers": ["torch", "transformers==5.23.0"],
 }
 STAGES = ("import", "build", "trace", "compile", "run", "process")  # trace: lowering too
 Rows = dict[str, list[dict[str, Any]]]
@@ -76,7 +78,7 @@ def interpreter(environments: Path, library: str) -> str:
     folder = environments / library
     python, done = folder / "bin" / "python", folder / "installed"
     if not done.exists():
-        same_jax = [] if library == "sb3" else ["jax==" + version_of("jax")]
+        same_jax = [] if library in ("sb3", "transformers") else ["jax==" + version_of("jax")]
         packages = [*PEERS[library], *same_jax]
         print(f"making {folder.name}'s environment: {' '.join(packages)}", flush=True)
         venv.create(folder, with_pip=True)

@@ -130,6 +130,19 @@ def replay_table() -> str:
     return "\n".join([*rows, "", origin_of(result, work["versions"])])
 
 
+def text_table() -> str:
+    """Tokens per second of sampling and of a training step."""
+    result = load("compare_text")
+    if result is None:
+        return "Not measured yet."
+    work = result["works"]["text"]
+    rows = ["| tokens a second | rlx | transformers (PyTorch) | times its rate |", "|---|---|---|---|"]
+    for name, row in work["steady"].items():
+        ours, theirs = (1e9 / row[library]["median"] for library in ("rlx", "transformers"))
+        rows.append(f"| {name} | {ours:,.0f} | {theirs:,.0f} | **{1 / row['ratio']['transformers']:.2f}** |")
+    return "\n".join([*rows, "", origin_of(result, work["versions"])])
+
+
 def envs_table() -> str:
     """How many times gymnax's rate each JAX environment steps at, by the number of environments."""
     result = load("compare_envs")
@@ -183,6 +196,7 @@ def rendered(text: str) -> str:
         ("start-up", startup_table()),
         ("rates", rates_table()),
         ("replay", replay_table()),
+        ("text", text_table()),
         ("budget", budget_table()),
         ("envs", envs_table()),
         ("host loop", host_loop()),

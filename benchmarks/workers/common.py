@@ -86,6 +86,18 @@ ENVS = {  # random actions, auto-reset; keys and actions drawn ahead for a rollo
     "num_actions": {"CartPole-v1": 2, "Acrobot-v1": 3, "MountainCar-v0": 3, "Catch-bsuite": 3, "Breakout-MinAtar": 3},
 }
 
+TEXT = {  # a small language model: sampling from full prompts to full responses, and one step of Adam on as many tokens
+    "vocabulary": 256,
+    "width": 256,
+    "layers": 4,
+    "heads": 4,
+    "hidden": 688,  # of SwiGLU
+    "batch_size": 64,
+    "prompt": 64,
+    "response": 64,
+    "learning_rate": 1e-3,
+}
+
 
 class Work(NamedTuple):
     """One piece of work.
@@ -128,6 +140,7 @@ def dqn_work(**changes: Any) -> Work:
 SAC_WORKERS = {"rlx": "sac_rlx", "sbx": "sac_sbx", "sb3": "sac_sb3"}
 ENVS_WORKERS = {"rlx": "envs_rlx", "gymnax": "envs_gymnax"}
 REPLAY_WORKERS = {"rlx": "replay_rlx", "flashbax": "replay_flashbax"}
+TEXT_WORKERS = {"rlx": "text_rlx", "transformers": "text_transformers"}
 WORKS = {
     "ppo": {
         "ppo": ppo_work(fresh=True),
@@ -142,6 +155,7 @@ WORKS = {
     "sac": {"sac": Work(SAC, SAC_WORKERS, False, SAC["updates"], SAC["updates"])},
     "envs": {"envs": Work(ENVS, ENVS_WORKERS)},
     "replay": {"replay": Work(REPLAY, REPLAY_WORKERS)},
+    "text": {"text": Work(TEXT, TEXT_WORKERS)},
 }
 
 PACKAGES = (
@@ -159,6 +173,7 @@ PACKAGES = (
     "sbx",
     "stable_baselines3",
     "torch",
+    "transformers",
 )
 
 
@@ -356,3 +371,30 @@ def versions() -> dict[str, str]:
             except importlib.metadata.PackageNotFoundError:  # run from the checkout
                 found[name] = getattr(sys.modules[name], "__version__", "unknown")
     return found
+
+
+def measure_text(build: Callable[[], tuple[int, Any, Any]]) -> None:
+    """Sample and train, in turn, and print one line: nanoseconds of CPU time a token.
+
+    Args:
+        build: `() -> (number of parameters, sampling, training)`: `sampling(seed) -> tokens drawn`,
+            `training(seed) -> loss`, each of which has done its work when it returns.
+    """
+    args = arguments()
+    total, sampled, trained = Stopwatch(), Stopwatch(), Stopwatch()
+    tokens = TEXT["batch_size"] * (TEXT["prompt"] + TEXT["response"])
+    with total("run"):
+        parameters, sampling, training = build()
+        drawn, first = sampling(0), training(0)
+        last = first
+        for index in range(args.repeat):
+            with sampled(str(index)):
+                sampling(1 + index)
+            with trained(str(index)):
+                last = training(1 + index)
+    nanoseconds = {
+        "sampling a token": median(sampled.cpu.values()) / drawn * 1e9,
+        "training on a token": median(trained.cpu.values()) / tokens * 1e9,
+    }
+    check = {"parameters": parameters, "tokens drawn": drawn, "first loss": first, "last loss": last}
+    report(total, Stopwatch(), check, nanoseconds=nanoseconds)

@@ -214,8 +214,8 @@ def test_a_member_is_a_run_of_its_own():
     """Cut out of an ensemble, it goes on as it would have in there, to the end of its epoch; the first one for ever."""
     config = rlx.RewardModelConfig(4, members=3, bootstrap=True)
     alone = dataclasses.replace(config, members=1)
-    start, _ = trained(config, 0)
-    after, _ = trained(config, 3)
+    start, _ = trained(config, 1)  # an epoch's order is drawn in its first step
+    after, _ = trained(config, 4)
     step = rlx.jit(rlx.reward_model(MODEL, COMPARED, optax.adam(1e-2), alone).step)
     for member in range(3):
         cut = lambda tree, m=member: jax.tree.map(lambda x: x[m : m + 1], tree)  # noqa: E731

@@ -14,6 +14,7 @@ from rlx.ops import (
     masked_standardize,
     token_gae,
     token_weights,
+    weighted_mean,
 )
 
 LENGTH = jnp.array([5, 3, 1])
@@ -158,3 +159,12 @@ def test_rewards_equal_verl_and_openrlhf(vectors):
     found = jnp.where(length_mask(LENGTH, 5), -0.1 * (old - ref) + score, 0)
     np.testing.assert_allclose(found, vectors["token_rewards_k1_beta0.1"], atol=1e-6)
     np.testing.assert_allclose(found, vectors["OpenRLHF_reward_at_last"], atol=1e-6)
+
+
+def test_weighted_mean_is_a_mean_over_rows_of_weighted_sums():
+    x, weight = jnp.array([[1.0, 2.0, jnp.nan], [4.0, jnp.inf, 5.0]]), jnp.array([[2.0, 1.0, 0.0], [0.5, 0.0, 0.0]])
+    with jax.debug_nans(False):
+        assert weighted_mean(x, weight) == (4.0 + 2.0) / 2
+    mask = jnp.array([[1, 1, 0], [1, 0, 0]], bool)
+    values = jnp.arange(6.0).reshape(2, 3)
+    assert weighted_mean(values, 2 * token_weights(mask, "token")) == pytest.approx((0 + 1 + 3) / 3)

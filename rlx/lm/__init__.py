@@ -1,6 +1,6 @@
 """Language: tokens, data, sampling, log-probabilities, and a language small enough to know everything about."""
 
-from rlx.lm import enumerable
+from rlx.lm import best_of_n, enumerable
 from rlx.lm.data import (
     Comparisons,
     Rankings,
@@ -53,6 +53,7 @@ __all__ = [
     "TextReward",
     "Tokenizer",
     "TokenizerError",
+    "best_of_n",
     "ches_scores",
     "complete",
     "diagnose",

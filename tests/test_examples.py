@@ -13,17 +13,26 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 RUNS = {  # flags of a tiny setting, and what must be printed
     "actor_critic": (["--updates", "100", "--rollouts", "2"], "loss by hand 0.216143, by rlx.ops 0.216143"),
+    "bradley_terry": (
+        ["--steps", "4", "--seeds", "2"],
+        "mean loss by hand 0.567603, by rlx.ops.bradley_terry_loss 0.567603",
+    ),
     "brittleness": (["--updates", "2", "--seeds", "2"], "SAC  solved 0 of 10"),
     "bug_zoo": (["--updates", "40"], "B1: value of a clock that never stops (10): right 10"),
     "dpo": (["--steps", "20"], "mean loss by hand 0.672412, by rlx.ops.dpo_loss 0.672412"),
     "dqn": (["--steps", "600"], "mean loss by hand 0."),
     "dqn_ablations": (["--steps", "1400", "--seeds", "2"], "no target network"),
     "exploration": (["--pulls", "20", "--episodes", "2", "--seeds", "2"], "could be as good as"),
+    "grpo": (["--updates", "3", "--seeds", "2"], "clip_high 0.28: loss by hand 0.045105, by rlx.ops 0.045105"),
     "overestimation": (["--steps", "1200", "--seeds", "2"], "the largest estimate is 0.54"),
     "policy_gradient_estimators": (["--episodes", "50"], "rlx.ops.policy_gradient: 0.3750"),
     "ppo": (["--updates", "2"], "mean loss by hand -0.7"),
     "reinforce": (["--updates", "2", "--rollouts", "2"], "mean loss by hand -0.096982"),
     "replay_ratio": (["--steps", "1024", "--seeds", "2", "--ratios", "1", "2"], "PPO (clip 0.2)"),
+    "rlhf": (
+        ["--updates", "3", "--seeds", "2"],
+        "actor loss by hand -0.496119, by rlx.ops.clipped_surrogate -0.496119",
+    ),
     "sac": (["--updates", "4"], "mean target by hand 1.113493, by rlx.ops.td_target 1.1134"),
     "sarsa_and_q_learning": (["--updates", "2", "--seeds", "2"], "expected SARSA     -14.65   -14.65"),
     "tabular": (["--updates", "2"], "by rlx.ops.action_values 0.3333"),

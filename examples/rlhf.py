@@ -1,6 +1,6 @@
 """PPO-RLHF: learn from a score of whole texts without leaving the language model one began with.
 
-Run it: `python examples/rlhf.py` (about a minute; it prints as it goes and saves rlhf.png).
+Run it: `python examples/rlhf.py` (about half a minute; it prints as it goes and saves rlhf.png).
 
 1. The question. A reward model scores whole responses, and it is right only near the texts it has seen. Push a policy
    towards high scores alone and it ends in some corner where the score is high and the text is not language any more.

@@ -84,7 +84,7 @@ def three_responses(name: str, features: np.ndarray) -> None:
     sampling = rlx.lm.Sampling(max_tokens=1, end=0)
     config = rlx.DPOConfig(batch_size=2, beta=BETA)
     algorithm = rlx.dpo(model, pairs, optax.sgd(1.0), sampling, config, params)
-    state, _ = jax.jit(lambda key: rlx.train(algorithm, key, 200))(jax.random.key(0))
+    state, _ = rlx.jit(lambda key: rlx.train(algorithm, key, 200), once=True)(jax.random.key(0))
     print(f"--- one pair of three responses, {name}: the chosen one begins to move at {slope:+.1f} a unit of step")
     print(rlx.lm.diagnose(model, state.learner.params, params, pairs, sampling, jax.random.key(1)), end="\n\n")
 
@@ -172,11 +172,12 @@ def learn(steps: int, picture: str) -> None:
     from matplotlib.figure import Figure
 
     keys = jax.random.split(jax.random.key(0), 4)
-    problem = make_problem(keys[0])
+    problem = rlx.jit(make_problem, once=True)(keys[0])
     figure = Figure(figsize=(11.0, 4.0), dpi=150, layout="constrained")
     left, right = figure.subplots(1, 2)
     for index, (name, (shared, sft_coef)) in enumerate(KINDS.items()):
-        params, metrics = rlx.jit(jax.vmap(lambda key, kind=(shared, sft_coef): run(key, steps, *kind)))(keys)
+        runs = jax.vmap(lambda key, kind=(shared, sft_coef): run(key, steps, *kind))
+        params, metrics = rlx.jit(runs, once=True)(keys)
         _, model, ref_params = make(problem, shared, sft_coef)
         first = jax.tree.map(lambda x: x[0], params)
         print(f"--- {PAIRS} pairs, {name}: expected reward before, at its best, after: ", end="")

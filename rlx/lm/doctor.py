@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx.core.train import jit
 from rlx.lm.data import Comparisons
 from rlx.lm.pairs import batched, both, check_pairs, pair_log_probs
 from rlx.lm.sequences import Sampling, at_response, response_logits, rows, sample, sampled_sequences, token_log_probs
@@ -149,11 +150,10 @@ def diagnose(
         raise ValueError(f"diagnose: {len(kept)} pairs that are not ties: it takes 2 or more")
     held_out = jax.tree.map(lambda x: jnp.asarray(x)[kept], held_out)
 
-    @jax.jit
     def run(params: PyTree, ref_params: PyTree, pairs: Comparisons, key: Key) -> Measured:
         return measure(model, params, ref_params, pairs, key, sampling, batch_size)
 
-    measured = run(params, ref_params, held_out, key)
+    measured = jit(run, once=True)(params, ref_params, held_out, key)
     return summarize(held_out, jax.tree.map(lambda x: np.asarray(x, np.float64), measured))
 
 

@@ -31,7 +31,6 @@ from rlx.lm.text import load_text, windows
 from rlx.lm.tokenizer import ByteTokenizer, CharacterTokenizer, FileTokenizer, Tokenizer, TokenizerError, load_tokenizer
 
 __all__ = [
-    "TASKS",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Comparisons",
@@ -49,6 +48,7 @@ __all__ = [
     "Samples",
     "Sampling",
     "Sequences",
+    "TASKS",
     "Task",
     "TextReward",
     "Tokenizer",

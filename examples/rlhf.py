@@ -40,7 +40,6 @@ import numpy as np
 import optax
 
 import rlx
-from rlx.algorithms.rlhf import token_rewards
 from rlx.lm.enumerable import (
     Language,
     TabularModel,
@@ -50,6 +49,7 @@ from rlx.lm.enumerable import (
     string_log_probs,
     total_variation,
 )
+from rlx.lm.feedback import token_rewards
 
 # ---------------------------------------------------------------------------------------------------------------------
 # One response of four tokens, by hand. The fourth ends it; the row has room for five, and nobody looks at the fifth.

@@ -113,8 +113,18 @@ class GRPOBatch(NamedTuple):
     weight: jax.Array
 
 
+Penalty = Callable[[jax.Array, jax.Array, GRPOBatch], jax.Array]  # (logits, log_prob, batch) -> [B, T] of the loss
+
+
 def grpo_loss(
-    params: PyTree, model: Any, ref_params: PyTree, temperature: float, config: GRPOConfig, batch: GRPOBatch
+    params: PyTree,
+    model: Any,
+    temperature: float,
+    clip: float,
+    clip_high: float | None,
+    level: str,
+    penalty: Penalty | None,
+    batch: GRPOBatch,
 ) -> tuple[jax.Array, Metrics]:
     """Clipped surrogate of responses, with a KL penalty (arXiv 2402.03300, eq. 3).
 
@@ -123,31 +133,42 @@ def grpo_loss(
     Args:
         params: of the policy that learns.
         model: a transformer with logits.
-        ref_params: of the reference; read by the exact KL alone.
         temperature: at which responses were drawn.
-        config: the settings.
+        clip: how far below 1 the ratio goes.
+        clip_high: how far above 1 it goes; None: as far.
+        level: of the ratio, see `rlx.ops.importance_log_ratio`.
+        penalty: gives beta KL of each token; None: there is none in the loss.
         batch: rows; loss and metrics are means over them.
     """
     mask = batch.sequences.mask
-    logits = response_logits(model, params, batch.sequences)
-    log_prob = token_log_probs(logits, batch.sequences, temperature)
-    log_ratio = importance_log_ratio(log_prob, batch.old_log_prob, mask, config.level)
+    logits = response_logits(model, params, batch.sequences) / temperature
+    log_prob = token_log_probs(logits, batch.sequences)
+    log_ratio = importance_log_ratio(log_prob, batch.old_log_prob, mask, level)
     advantage = jnp.broadcast_to(batch.advantage[:, None], mask.shape)
-    loss = clipped_surrogate(log_ratio, jnp.zeros_like(log_ratio), advantage, config.clip, config.clip_high)
-    if config.kl_where == "loss" and config.kl_form == "exact":
-        ref_logits = response_logits(model, ref_params, batch.sequences)
-        loss += config.kl_coef * exact_kl(logits / temperature, ref_logits / temperature)
-    elif config.kl_where == "loss":
-        loss += config.kl_coef * kl_loss(config.kl_form, log_prob, batch.ref_log_prob, batch.old_log_prob)
-    ratio = jnp.exp(log_ratio)
-    high = config.clip if config.clip_high is None else config.clip_high
-    clipped = (ratio < 1.0 - config.clip) | (ratio > 1.0 + high)
-    metrics = {
-        "clip_fraction": weighted_mean(clipped.astype(jnp.float32), batch.weight),
-        "entropy": weighted_mean(Categorical(logits / temperature).entropy(), batch.weight),
-        "approx_kl": weighted_mean(jnp.expm1(log_ratio) - log_ratio, batch.weight),
+    loss = clipped_surrogate(log_ratio, jnp.zeros_like(log_ratio), advantage, clip, clip_high)
+    if penalty is not None:
+        loss += penalty(logits, log_prob, batch)
+    ratio, high = jnp.exp(log_ratio), clip if clip_high is None else clip_high
+    measured = {
+        "clip_fraction": ((ratio < 1.0 - clip) | (ratio > 1.0 + high)).astype(jnp.float32),
+        "entropy": Categorical(logits).entropy(),
+        "approx_kl": jnp.expm1(log_ratio) - log_ratio,
     }
+    metrics = {name: weighted_mean(x, batch.weight) for name, x in measured.items()}
     return weighted_mean(loss, batch.weight), jax.lax.stop_gradient(metrics)
+
+
+def loss_penalty(model: Any, ref_params: PyTree, temperature: float, config: GRPOConfig) -> Penalty | None:
+    """Give beta KL(policy || reference) of tokens as the config has it; None where it is in the reward."""
+    if config.kl_where == "reward":
+        return None
+
+    def penalty(logits: jax.Array, log_prob: jax.Array, batch: GRPOBatch) -> jax.Array:
+        if config.kl_form == "exact":
+            return config.kl_coef * exact_kl(logits, response_logits(model, ref_params, batch.sequences) / temperature)
+        return config.kl_coef * kl_loss(config.kl_form, log_prob, batch.ref_log_prob, batch.old_log_prob)
+
+    return penalty
 
 
 def group_batch(
@@ -205,6 +226,8 @@ def grpo(
     if isinstance(config.kl_coef, jax.Array) or config.kl_coef:
         check_kl(config.kl_form, config.kl_where)
     ref_params = start_params(model, jax.random.key(0)) if params is None else params
+    penalty = loss_penalty(model, ref_params, sampling.temperature, config)
+    settings = (model, sampling.temperature, config.clip, config.clip_high, config.level, penalty)
 
     def init(key: Key) -> GRPOState:
         key, params_key = jax.random.split(key)
@@ -218,7 +241,6 @@ def grpo(
 
         def one(learner: Learner, rows: jax.Array) -> tuple[Learner, Metrics]:
             minibatch = jax.tree.map(lambda x: x[rows], batch)
-            settings = (model, ref_params, sampling.temperature, config)
             size = minibatch.sequences.size
             return gradient_step(grpo_loss, optimizer, learner, *settings, rows=minibatch, row_size=size)
 

@@ -18,6 +18,7 @@ import optax
 
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
 from rlx.core.learn import gradient_step, init_learner, minibatches
+from rlx.lm.feedback import shape_scores, token_advantages, token_rewards
 from rlx.lm.generate_and_learn import Generated, generate_and_learn
 from rlx.lm.sequences import (
     Prompts,
@@ -31,12 +32,11 @@ from rlx.lm.sequences import (
     token_log_probs,
 )
 from rlx.ops.distributions import Categorical
-from rlx.ops.groups import group_advantage
 from rlx.ops.kl import adaptive_kl, check_kl, exact_kl, k3, kl_reward
 from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss
 from rlx.ops.random import uniform
 from rlx.ops.returns import explained_variance
-from rlx.ops.sequences import at_end, masked_mean, masked_standardize, token_gae, token_weights, weighted_mean
+from rlx.ops.sequences import masked_mean, token_weights, weighted_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
 
@@ -120,56 +120,14 @@ class RLHFBatch(NamedTuple):
     weight: jax.Array
 
 
-def shape_scores(score: jax.Array, sequences: Sequences, sampling: Sampling, config: RLHFConfig) -> jax.Array:
-    """Scores `[B]` as they are learnt from: divided by their spread, clipped, less the penalty for no end."""
-    if config.whiten_score:
-        score = score / (jnp.std(score) + 1e-8)
-    if config.score_clip is not None:
-        score = jnp.clip(score, -config.score_clip, config.score_clip)
-    return score - config.missing_end_penalty * ~sequences.ended(sampling.end)
-
-
-def token_rewards(score: jax.Array, penalty: jax.Array, length: jax.Array, kl_coef: jax.Array) -> jax.Array:
-    """Reward `[B, T]` of every token: the KL penalty of each, and the score at the last (arXiv 1909.08593, eq. 2).
-
-        r_t = -beta (log pi(y_t) - log ref(y_t)) + score 1[t is the last]
-
-    Args:
-        score: `[B]`.
-        penalty: `[B, T]` nats, 0 beyond the lengths.
-        length: `[B]` tokens of the responses, their ends included.
-        kl_coef: beta.
-    """
-    return at_end(score, length, penalty.shape[1]) - kl_coef * penalty
-
-
-def response_advantages(
-    reward: jax.Array, value: jax.Array, sequences: Sequences, config: RLHFConfig
-) -> tuple[jax.Array, jax.Array]:
-    """Advantages and the critic's targets `[B, T]`, from token rewards and values.
-
-    Without a critic every token has its response's: the sum of its rewards, less the mean of all, or of its group's
-    others.
-    """
-    mask = sequences.mask
-    if config.advantage == "gae":
-        advantage, target = token_gae(reward, value, sequences.response_length, config.discount, config.trace)
-    else:
-        total = jnp.sum(jnp.where(mask, reward, 0.0), axis=1)
-        groups = total.reshape(-1, config.samples) if config.advantage == "leave_one_out" else total[None]
-        baseline = config.advantage if groups.shape[1] > 1 else "none"
-        of_response = group_advantage(groups, baseline).reshape(-1, 1)
-        advantage, target = jnp.where(mask, of_response, 0.0), jnp.zeros_like(value)
-    return (masked_standardize(advantage, mask) if config.whiten else advantage), target
-
-
 def actor_loss(
     logits: jax.Array,
     ref_logits: jax.Array | None,
     batch: RLHFBatch,
     temperature: float,
-    config: RLHFConfig,
-    kl_coef: Any,
+    clip: float,
+    entropy_coef: float,
+    kl_coef: float | jax.Array,
 ) -> tuple[jax.Array, Metrics]:
     """Clipped surrogate, entropy and, where it is exact, the KL: means over tokens, as the weights have it.
 
@@ -178,16 +136,17 @@ def actor_loss(
         ref_logits: `[B, T, V]` of the reference, for the exact KL; else None.
         batch: rows.
         temperature: at which responses were drawn.
-        config: the settings.
+        clip: half width of the ratio's range.
+        entropy_coef: weight of the entropy.
         kl_coef: beta.
     """
     log_prob = token_log_probs(logits, batch.sequences, temperature)
-    loss = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, config.clip)
+    loss = clipped_surrogate(log_prob, batch.old_log_prob, batch.advantage, clip)
     entropy = Categorical(logits / temperature).entropy()
-    loss -= config.entropy_coef * entropy
+    loss -= entropy_coef * entropy
     if ref_logits is not None:
         loss += kl_coef * exact_kl(logits / temperature, ref_logits / temperature)
-    outside = jnp.abs(jnp.exp(log_prob - batch.old_log_prob) - 1.0) > config.clip
+    outside = jnp.abs(jnp.exp(log_prob - batch.old_log_prob) - 1.0) > clip
     measured = {
         "entropy": entropy,
         "approx_kl": k3(batch.old_log_prob, log_prob),
@@ -196,9 +155,9 @@ def actor_loss(
     return weighted_mean(loss, batch.weight), {name: weighted_mean(x, batch.weight) for name, x in measured.items()}
 
 
-def critic_loss(value: jax.Array, batch: RLHFBatch, config: RLHFConfig) -> jax.Array:
+def critic_loss(value: jax.Array, batch: RLHFBatch, value_clip: float | None) -> jax.Array:
     """Half squared error of values `[B, T]` that move no further than `value_clip`: the mean over tokens."""
-    clip = jnp.inf if config.value_clip is None else config.value_clip
+    clip = jnp.inf if value_clip is None else value_clip
     return weighted_mean(clipped_value_loss(value, batch.old_value, batch.target, clip), batch.weight)
 
 
@@ -271,10 +230,12 @@ def rlhf(
             penalty = jnp.where(sequences.mask, exact_kl(logits / temperature, ref_logits / temperature), 0.0)
         else:
             penalty = kl_reward(config.kl_form, log_prob, ref_log_prob)
-        score = shape_scores(score, sequences, sampling, config)
+        ended = sequences.ended(sampling.end)
+        score = shape_scores(score, ended, config.missing_end_penalty, config.score_clip, config.whiten_score)
         received = token_rewards(score, penalty, sequences.response_length, state.kl_coef)
         value = values(state, sequences)
-        advantage, target = response_advantages(received, value, sequences, config)
+        how = (config.advantage, config.discount, config.trace, config.samples, config.whiten)
+        advantage, target = token_advantages(received, value, sequences.response_length, *how)
         kl = jnp.mean(jnp.sum(log_prob - ref_log_prob, axis=1))
         explained = explained_variance(value * sequences.mask, target)
         batch = RLHFBatch(sequences, log_prob, advantage, target, value, jnp.zeros_like(value))
@@ -287,10 +248,10 @@ def rlhf(
         features = at_response(features, batch.sequences)
         logits: Any = model.apply(params, features, method="logits")
         ref_logits = response_logits(model, ref_params, batch.sequences) if exact else None
-        loss, metrics = actor_loss(logits, ref_logits, batch, temperature, config, kl_coef)
+        loss, metrics = actor_loss(logits, ref_logits, batch, temperature, config.clip, config.entropy_coef, kl_coef)
         if shared:
             value: Any = model.apply(params, features, method="score")
-            metrics["value_loss"] = critic_loss(value, batch, config)
+            metrics["value_loss"] = critic_loss(value, batch, config.value_clip)
             loss += config.value_coef * metrics["value_loss"]
         if text is not None:
             metrics["ptx_loss"] = ptx_loss(params, model, text)
@@ -298,7 +259,7 @@ def rlhf(
         return loss, metrics
 
     def value_loss(params: PyTree, batch: RLHFBatch) -> tuple[jax.Array, Metrics]:
-        loss = critic_loss(response_values(critic, params, batch.sequences), batch, config)
+        loss = critic_loss(response_values(critic, params, batch.sequences), batch, config.value_clip)
         return loss, {}
 
     def draw_text(key: Key, count: int) -> Sequences | None:

@@ -31,6 +31,7 @@ from rlx.lm.text import load_text, windows
 from rlx.lm.tokenizer import ByteTokenizer, CharacterTokenizer, FileTokenizer, Tokenizer, TokenizerError, load_tokenizer
 
 __all__ = [
+    "TASKS",
     "ByteTokenizer",
     "CharacterTokenizer",
     "Comparisons",
@@ -48,7 +49,6 @@ __all__ = [
     "Samples",
     "Sampling",
     "Sequences",
-    "TASKS",
     "Task",
     "TextReward",
     "Tokenizer",

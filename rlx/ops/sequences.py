@@ -121,7 +121,7 @@ def weighted_mean(x: jax.Array, weight: jax.Array) -> jax.Array:
         A scalar.
     """
     chex.assert_equal_shape([x, weight])
-    return jnp.mean(jnp.sum(jnp.where(weight != 0.0, weight * x, 0.0), axis=-1))
+    return jnp.mean(jnp.sum(weight * jnp.where(weight != 0.0, x, 0.0), axis=-1))
 
 
 def last_token(x: jax.Array, length: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import rlx
-from rlx.algorithms.grpo import GRPOBatch, group_batch, grpo_loss
+from rlx.algorithms.grpo import GRPOBatch, group_batch, grpo_loss, loss_penalty
 from rlx.lm import Sampling, Sequences
 from rlx.lm.enumerable import Language, TabularModel
 from rlx.lm.generate_and_learn import Generated, generate
@@ -30,19 +30,26 @@ def judge(sequences):
     return of(2) + 0.3 * of(3)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def draw(count, samples):
+    return generate(MODEL, PARAMS, jax.random.key(2), LANGUAGE.prompts, SAMPLING, count, samples)
+
+
 def generated(score=judge, config=PLAIN, times=1):
-    count = config.num_prompts * times
-    drawn = generate(MODEL, PARAMS, jax.random.key(2), LANGUAGE.prompts, SAMPLING, count, config.samples)
+    drawn = draw(config.num_prompts * times, config.samples)
     return Generated(*drawn, score(drawn[0]))
 
 
+@jax.jit
 def log_probs(params, sequences):
     return token_log_probs(response_logits(MODEL, params, sequences), sequences, SAMPLING.temperature)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def find(params, config, batch):
-    loss = lambda params, batch: grpo_loss(params, MODEL, OTHER, SAMPLING.temperature, config, batch)  # noqa: E731
+    penalty = loss_penalty(MODEL, OTHER, SAMPLING.temperature, config)
+    settings = (SAMPLING.temperature, config.clip, config.clip_high, config.level, penalty)
+    loss = lambda params, batch: grpo_loss(params, MODEL, *settings, batch)  # noqa: E731
     (value, metrics), gradient = jax.value_and_grad(loss, has_aux=True)(params, batch)
     return value, gradient["params"]["table"], metrics
 

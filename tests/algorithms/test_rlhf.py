@@ -10,9 +10,10 @@ import optax
 import pytest
 
 import rlx
-from rlx.algorithms.rlhf import RLHFBatch, response_advantages, shape_scores, token_rewards
+from rlx.algorithms.rlhf import RLHFBatch
 from rlx.lm import Prompts, Sampling, Sequences
 from rlx.lm.enumerable import Language, TabularModel
+from rlx.lm.feedback import response_advantages, shape_scores, token_advantages, token_rewards
 from rlx.lm.sequences import response_values, rows
 from rlx.nets.transformer import Transformer, TransformerConfig
 
@@ -44,32 +45,28 @@ def test_rewards_of_tokens():
 
 
 def test_advantages_and_returns():
-    advantage, target = response_advantages(jnp.array(REWARDS), jnp.array(VALUES), RESPONSES, PLAIN)
+    advantage, target = token_advantages(jnp.array(REWARDS), jnp.array(VALUES), LENGTHS, "gae", 1.0, 0.95, 1, True)
     np.testing.assert_allclose(advantage, WHITE, atol=2e-6)
     np.testing.assert_allclose(target, RETURNS, atol=1e-6)
 
 
 def test_advantages_of_whole_responses():
-    config = dataclasses.replace(PLAIN, advantage="mean", whiten=False)
-    advantage, target = response_advantages(jnp.array(REWARDS), jnp.array(VALUES), RESPONSES, config)
+    advantage = response_advantages(jnp.array(REWARDS), LENGTHS, "mean", 1)
     total = np.array([0.9463, -0.4483, 1.979])
     np.testing.assert_allclose(advantage[0], total[0] - total.mean(), atol=1e-5)
     np.testing.assert_allclose(advantage[1], [total[1] - total.mean()] * 3 + [0, 0], atol=1e-5)
-    assert not target.any()
-    config = dataclasses.replace(config, advantage="leave_one_out", samples=3, num_prompts=4)
-    advantage, _ = response_advantages(jnp.array(REWARDS), jnp.array(VALUES), RESPONSES, config)
+    advantage = response_advantages(jnp.array(REWARDS), LENGTHS, "leave_one_out", 3)
     np.testing.assert_allclose(advantage[2, 0], total[2] - total[:2].mean(), atol=1e-5)
+    _, target = token_advantages(jnp.array(REWARDS), jnp.array(VALUES), LENGTHS, "mean", 1.0, 0.95, 1, True)
+    assert not target.any()
 
 
 def test_scores_are_shaped():
-    ends = RESPONSES._replace(response=RESPONSES.response.at[1, 2].set(0))
-    shape = lambda **changes: shape_scores(  # noqa: E731
-        jnp.array([4.0, -1.0, 0.5]), ends, SAMPLING, dataclasses.replace(PLAIN, **changes)
-    )
-    np.testing.assert_allclose(shape(), [4.0, -1.0, 0.5])
-    np.testing.assert_allclose(shape(score_clip=0.7), [0.7, -0.7, 0.5])
-    np.testing.assert_allclose(shape(missing_end_penalty=1.0), [3.0, -1.0, -0.5])
-    assert np.std(shape(whiten_score=True)) == pytest.approx(1.0, rel=1e-4)
+    score, ended = jnp.array([4.0, -1.0, 0.5]), jnp.array([False, True, False])
+    np.testing.assert_allclose(shape_scores(score, ended, 0.0), [4.0, -1.0, 0.5])
+    np.testing.assert_allclose(shape_scores(score, ended, 0.0, clip=0.7), [0.7, -0.7, 0.5])
+    np.testing.assert_allclose(shape_scores(score, ended, 1.0), [3.0, -1.0, -0.5])
+    assert np.std(shape_scores(score, ended, 0.0, whiten=True)) == pytest.approx(1.0, rel=1e-4)
 
 
 def test_a_value_is_of_what_stands_before_its_token():
@@ -157,14 +154,14 @@ def test_the_critics_loss_against_a_published_number():
     weight = 3 * rlx.ops.token_weights(RESPONSES.mask, "token")
     batch = RLHFBatch(RESPONSES, *map(jnp.array, (OLD, WHITE, RETURNS, VALUES)), weight)
     predicted = [[-0.707, -1.397, 0.452, -2.305, -0.142], [-1.056, -0.265, -0.326, 0, 0], [0.72, 0, 0, 0, 0]]
-    assert rlx.critic_loss(jnp.array(predicted), batch, PLAIN) == pytest.approx(1.1557002, abs=1e-5)
+    assert rlx.critic_loss(jnp.array(predicted), batch, 0.2) == pytest.approx(1.1557002, abs=1e-5)
 
 
 def test_the_actors_loss_is_that_of_its_tokens():
     logits = jax.random.normal(jax.random.key(1), (3, 5, 4))
     weight = 3 * rlx.ops.token_weights(RESPONSES.mask, "token")
     batch = RLHFBatch(RESPONSES, *map(jnp.array, (OLD, WHITE, RETURNS, VALUES)), weight)
-    loss, metrics = rlx.actor_loss(logits, None, batch, 0.7, dataclasses.replace(PLAIN, entropy_coef=0.5), 0.0)
+    loss, metrics = rlx.actor_loss(logits, None, batch, 0.7, 0.2, 0.5, 0.0)
     losses, entropies, clipped = [], [], []
     for row, length in enumerate(LENGTHS):
         for place in range(int(length)):

@@ -4,8 +4,9 @@
 
 writes benchmarks/results/reward_model_hh.json and reward_model_hh.png, the diagram of reliability. All comparisons of
 one prompt are in the same fold. For each fold, a small transformer of bytes learns first to write the other folds'
-texts, and then to score their responses, but for an eighth of them, which the temperature is fitted on. Settings were
-chosen within the first fold's training part.
+texts, and then to score their responses, but for an eighth of them, which the temperature is fitted on. Settings are
+the last of three that were tried within the training part of seed 0's first fold (at a quarter or half of it held out),
+by what they had learned there; no test fold was looked at. The other folds' comparisons were in that training part.
 """
 
 import argparse

@@ -218,8 +218,8 @@ def reward_model(
     def init(key: Key) -> RewardModelState:
         key, member_key = jax.random.split(key)
         learner, sample = jax.vmap(start)(jax.random.split(member_key, config.members))
-        begin_epochs = jax.vmap(start_epochs, in_axes=None, out_axes=ALIKE, axis_size=config.members)
-        epochs = begin_epochs(num_rows)
+        epochs = start_epochs(num_rows)
+        epochs = epochs._replace(order=jnp.tile(epochs.order, (config.members, 1)))
         return RewardModelState(key, learner, epochs, sample)
 
     def step(state: RewardModelState) -> tuple[RewardModelState, Metrics]:

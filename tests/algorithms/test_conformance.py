@@ -418,7 +418,55 @@ CASES |= {
     ),
     "rlhf-rloo": Case(rlhf, TABLE_TEXT, rlx.RLHFConfig(**RLHF, advantage="leave_one_out"), {}, []),
 }
-OFFLINE = ("sft", "dpo", "dpo-ipo")  # they learn from data: no episode ends
+
+
+class Judged:
+    """Texts to score, and which of them were preferred."""
+
+    action_space = gymnasium.spaces.Box(-np.inf, np.inf, ())
+
+    def reset(self, key):
+        prompt_key, token_key, length_key = jax.random.split(key, 3)
+        response = jax.random.randint(token_key, (4,), 0, 5)
+        length = jax.random.randint(length_key, (), 0, 5)
+        return None, rlx.lm.Sequences(*TEXT.reset(prompt_key)[1], response, length)
+
+    @property
+    def comparisons(self):
+        rejected = TEXT.data._replace(response=TEXT.data.response[::-1])
+        return rlx.lm.Comparisons(TEXT.data, rejected, jnp.arange(16) / 8, jnp.arange(16) % 4 == 0)
+
+    @property
+    def rankings(self):
+        prompt, length, response, size = TEXT.data
+        response, size = (jnp.stack([x, x[::-1], jnp.roll(x, 5, axis=0)], axis=1) for x in (response, size))
+        return rlx.lm.Rankings(prompt, length, response, size, 2 + jnp.arange(16) % 2)
+
+
+def reward_model(env, config, data="comparisons"):
+    return rlx.reward_model(SCORER, getattr(env, data), adam(1e-2), config), None
+
+
+def mean_member(state):
+    """Of any number of members as many parameters."""
+    return jax.tree.map(lambda x: jnp.mean(x, axis=0), state.learner.params)
+
+
+SCORER, JUDGED = rlx.nets.Transformer(SHAPE, head="score"), Judged()
+JUDGING = rlx.RewardModelConfig(4, members=2, bootstrap=True, centring=0.1, margin=0.5, tie=0.5)
+CASES |= {
+    "reward-model": Case(reward_model, JUDGED, JUDGING, {}, [], mean_member, inert=("ranking",)),
+    "reward-model-rankings": Case(
+        functools.partial(reward_model, data="rankings"),
+        JUDGED,
+        dataclasses.replace(JUDGING, ranking="plackett_luce"),
+        {},
+        [],
+        mean_member,
+    ),
+}
+SCORING = ("reward-model", "reward-model-rankings")  # to act is to score: nothing is drawn
+OFFLINE = ("sft", "dpo", "dpo-ipo", *SCORING)  # they learn from data: no episode ends
 
 
 def of(name, *values, **options):
@@ -573,7 +621,7 @@ def test_act_takes_any_leading_axes_and_is_greedy_without_a_key(name):
     assert greedy.dtype == (jnp.float32 if isinstance(env.action_space, gymnasium.spaces.Box) else jnp.int32)
     one = jax.tree.map(lambda x: x[1, 2], observation)
     np.testing.assert_allclose(act(state, None, one), greedy[1, 2], rtol=1e-4, atol=1e-6)
-    assert differ(act(state, KEY, observation), act(state, OTHER, observation))
+    assert differ(act(state, KEY, observation), act(state, OTHER, observation)) or name in SCORING
 
 
 @ALL
@@ -597,6 +645,7 @@ def outcome(name, **changes):
 
 OTHERS = {"value": "mean", "mean": "none", "group": "batch", "sequence": "constant", "token": "sequence"}
 OTHERS |= {"ratio_k3": "k2", "k1": "k2", "reward": "loss", "gae": "mean", "leave_one_out": "mean"}
+OTHERS |= {"plackett_luce": "pairs"}
 
 
 def perturbed(value):

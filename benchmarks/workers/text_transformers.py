@@ -6,8 +6,8 @@ from benchmarks.workers.common import TEXT, measure_text
 
 
 def build() -> tuple[Any, Any, Any]:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    import torch  # pyright: ignore[reportMissingImports]
+    from transformers import LlamaConfig, LlamaForCausalLM  # pyright: ignore[reportMissingImports]
 
     torch.manual_seed(0)
     batch, prompt, response = TEXT["batch_size"], TEXT["prompt"], TEXT["response"]

@@ -115,7 +115,7 @@ def test_samples_of_one_prompt_share_its_cache_and_differ():
     _, cache = model.apply(params, PROMPT, LENGTH, 16, 8, method="prefill")
     assert len(cache.layers) == 2
     assert cache.layers[0].prompt_key.shape == (3, 2, 4, 4)  # once for all samples
-    assert cache.layers[0].key.shape == (3, 16, 2, 4, 8)
+    assert cache.layers[0].key.shape == (3 * 16 * 2, 4, 8)
 
 
 def test_without_a_key_the_most_probable_token_is_taken():

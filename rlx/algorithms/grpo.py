@@ -35,7 +35,7 @@ class GRPOConfig:
     num_minibatches: int = 1  # gradient steps a pass; divides N G
     baseline: str = "mean"  # what is taken off a reward: "none", its group's "mean", or "leave_one_out"
     scale: str = "group"  # what it is divided by: "none", the std of its "group", or of the whole "batch"
-    eps: float = 1e-4  # added to that std, in units of reward
+    scale_eps: float = 1e-4  # added to that std, in units of reward
     aggregation: str = "sequence"  # what a token weighs: "token", "sequence", "sequence_sum" or "constant"
     clip: float = 0.2  # how far below 1 the ratio goes; above 0
     clip_high: float | None = None  # how far above 1 it goes; None: as far
@@ -49,7 +49,7 @@ class GRPOConfig:
 
     def __post_init__(self) -> None:
         require_counts(self, "num_prompts", "samples", "num_epochs", "num_minibatches")
-        require_positive(self, "clip", "eps")
+        require_positive(self, "clip", "scale_eps")
         require(self, self.clip_high is None or self.clip_high > 0, "must be above 0", "clip_high")
         require(self, self.kl_coef >= 0, "must be 0 or more", "kl_coef")
         rows = self.num_prompts * self.samples
@@ -191,7 +191,7 @@ def group_batch(
     if config.kl_where == "reward":
         score -= config.kl_coef * jnp.sum(kl_reward(config.kl_form, old_log_prob, ref_log_prob), axis=1)
     reward = score.reshape(-1, config.samples)  # [N, G]
-    advantage = group_advantage(reward, config.baseline, config.scale, config.eps).reshape(-1)
+    advantage = group_advantage(reward, config.baseline, config.scale, config.scale_eps).reshape(-1)
     metrics = {"kl": jnp.mean(log_ratio), "effective_groups": effective_groups(reward)}
     rows = GRPOBatch(sequences, old_log_prob, ref_log_prob, advantage, jnp.zeros_like(old_log_prob))
     if config.dynamic_sampling:

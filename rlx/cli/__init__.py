@@ -1,4 +1,4 @@
-"""The command line: `rlx train | eval | resume | sweep | export | plot | presets`.
+"""The command line: `rlx train | eval | resume | sweep | export | plot | presets`, and those of language.
 
 Bad input gets one line on standard error and exit status 2.
 """

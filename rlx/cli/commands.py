@@ -9,11 +9,17 @@ import signal
 import time
 from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import rlx
 from rlx.cli.algorithms import ALGORITHMS
+from rlx.cli.best_of_n import best_of_n_lines
 from rlx.cli.export import export
+from rlx.cli.language import GIVEN, LanguageSpec, Run
+from rlx.cli.language_eval import TextEvalOptions, evaluate_language
+from rlx.cli.language_flags import read_language
+from rlx.cli.language_table import ALGORITHMS_OF_TEXT
 from rlx.cli.metrics import failed_seeds, read_rows
 from rlx.cli.parsing import (
     UsageError,
@@ -30,12 +36,12 @@ from rlx.cli.presets import presets
 from rlx.cli.processes import alone, catch_signals, groups, train_parts, use_compilation_cache
 from rlx.cli.progress import progress_bar
 from rlx.cli.report import Clock, describe, finish, statistics, write_json
-from rlx.cli.spec import Spec, preset
+from rlx.cli.spec import preset
 from rlx.cli.sweep import sweep
 from rlx.cli.tensorboard import require_tensorboard
-from rlx.cli.train import EPISODES, evaluate_group, make_group, restore, state_of, warn
+from rlx.cli.train import evaluate_group, make_group, restore, state_of, warn
 from rlx.cli.video import film, open_stage
-from rlx.core.checkpoint import CheckpointError
+from rlx.core.checkpoint import CheckpointError, save_checkpoint
 from rlx.envs.bridge import HostEnvError
 from rlx.envs.host import Gymnasium, unknown
 
@@ -49,8 +55,16 @@ USAGE = f"""usage: rlx COMMAND ...
   rlx plot RUN... [flags]           draw learning curves, or any metric, of one or several runs; `rlx plot --help`
   rlx presets [ALGORITHM [ENV]]     list the tuned presets; --json for machines
 
+language, each with the flags that --help tells, in this order; eval, resume and plot take these runs too:
+  rlx sft [TASK] [--data FILE...]   train a small transformer to imitate; from scratch, or from --policy RUN
+  rlx reward-model [TASK] --policy RUN               learn from comparisons
+  rlx rlhf | grpo [TASK] --policy RUN [--reward RUN] learn from rewards: the task's, or a reward model's
+  rlx dpo [TASK] --policy RUN                        learn from comparisons without a reward model
+  rlx best-of-n [TASK] --policy RUN [--reward RUN]   what the best of n responses is worth, for every n
+
 algorithms: {", ".join(ALGORITHMS)}
 environments: {", ".join(rlx.envs.JAX_ENVS)} (in JAX), and every id that gymnasium knows
+tasks of language: {", ".join(rlx.lm.TASKS)}
 """
 
 
@@ -78,6 +92,7 @@ def run(argv: list[str]) -> int:
         "plot": lambda argv, _: plot(argv),
         "presets": lambda argv, _: presets(argv),
     }
+    commands |= {name: partial(train_language, name) for name in ALGORITHMS_OF_TEXT}
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE, end="")
         return 0
@@ -132,6 +147,22 @@ def train(argv: list[str], clock: Clock) -> int:
     return carry_out(spec, out, clock)
 
 
+def train_language(algorithm: str, argv: list[str], clock: Clock) -> int:
+    """`rlx sft | reward-model | rlhf | grpo | dpo | best-of-n [TASK] [flags]`."""
+    with user_errors():
+        spec = read_language(algorithm, argv)
+        check(spec)
+    out, report = spec.run.out, spec.texts.report
+    assert out is not None
+    make_folder(out)
+    if spec.given:
+        save_checkpoint(out / GIVEN, 0, spec.given)
+    write_json(out / "config.json", spec.to_json())
+    if report is not None:
+        print(f"data: {report}")
+    return carry_out(spec, out, clock)
+
+
 def resume(argv: list[str], clock: Clock) -> int:
     """`rlx resume RUN`."""
     if {"-h", "--help"} & set(argv):
@@ -151,12 +182,18 @@ def resume(argv: list[str], clock: Clock) -> int:
 
 def evaluate(argv: list[str], clock: Clock) -> int:
     """`rlx eval RUN [flags]`."""
-    folder, rest = (Path(), argv) if {"-h", "--help"} & set(argv) else one_folder(argv, "rlx eval RUN")
+    helps = bool({"-h", "--help"} & set(argv))
+    folder, rest = (Path(), argv) if helps and argv[0].startswith("-") else one_folder(argv, "rlx eval RUN")
+    spec = None if folder == Path() else read_spec(folder)
+    if isinstance(spec, LanguageSpec):
+        with user_errors():
+            evaluate_language(spec, folder, parse({"eval": TextEvalOptions()}, rest, "rlx eval RUN")["eval"])
+        return 0
     with user_errors():
         options = parse({"eval": EvalOptions()}, rest, "rlx eval RUN")["eval"]
         if options.episodes < 1:
             raise UsageError(f"--episodes {options.episodes} must be 1 or more")
-    spec = read_spec(folder)
+    assert spec is not None
     if options.render_seed not in (None, *spec.seeds):
         raise UsageError(f"--render-seed {options.render_seed}: the seeds of the run are {spec.seeds}")
     with user_errors():
@@ -193,27 +230,31 @@ def evaluate(argv: list[str], clock: Clock) -> int:
     return 0
 
 
-def check(spec: Spec) -> None:
+def check(spec: Run) -> None:
     """Raise what building the run raises: before a folder is made, and before training."""
     make_group(spec, spec.seeds[:1])
     if spec.run.tensorboard:
         require_tensorboard()
 
 
-def carry_out(spec: Spec, out: Path, clock: Clock) -> int:
+def carry_out(spec: Run, out: Path, clock: Clock) -> int:
     """Train every group of a run, then write what it leaves."""
     stop = catch_signals()
     parts = groups(spec, out)
-    rows = spec.config.env_steps * spec.run.seeds // len(parts)
-    title = f"{spec.algorithm} {spec.env}"
-    with alone(out), progress_bar(title, spec.updates, rows, len(parts), spec.run.progress) as report:
+    rows = spec.per_update * spec.run.seeds // len(parts)
+    title, word = f"{spec.algorithm} {spec.place}", spec.metric.removeprefix("episode_")
+    shown = spec.run.progress, word, spec.digits - 1
+    with alone(out), progress_bar(title, spec.updates, rows, len(parts), *shown) as report:
         outcomes = train_parts(spec, out, parts, report, stop)
     if stop.signal and not all(outcome.finished for outcome in outcomes):
         done = min(outcome.update for outcome in outcomes)
         warn(f"stopped and saved after update {done} of {spec.updates}; go on with: rlx resume {shlex.quote(str(out))}")
         return 128 + stop.signal
     result = finish(spec, out, parts, outcomes, clock)
-    print(f"{spec.algorithm} {spec.env}, {spec.run.seeds} seeds, greedy, {EPISODES} episodes each: {describe(result)}")
-    speed = f"{result['env_steps_per_s']:,.0f} environment steps/s; " if result["env_steps_per_s"] else ""
+    print(f"{title}, {spec.run.seeds} seeds, {spec.evaluation}: {describe(result, spec.digits)}")
+    for line in best_of_n_lines(result.get("best_of_n", [])):
+        print(line)
+    rate = result[f"{spec.unit}_per_s"]
+    speed = f"{rate:,.0f} {spec.unit_words}/s; " if rate else ""
     print(f"{speed}result, curve and checkpoints are in {out}")
     return 1 if result["failed"] else 0

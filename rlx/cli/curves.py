@@ -12,10 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rlx.cli.language import Run
 from rlx.cli.metrics import failed_seeds, read_rows
-from rlx.cli.spec import Spec
 
-RETURN = "episode_return"  # the metric that a learning curve shows
 # Okabe and Ito's colours, told apart by the colour-blind too; all of them once per line style
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000"]
 STYLES = ["-", "--", ":", "-."]
@@ -27,7 +26,7 @@ class Curve(NamedTuple):
     Attributes:
         label: in the legend.
         seeds: those that are drawn.
-        steps: environment steps per seed, `[R]`: of every line that any seed has.
+        steps: environment steps (or what else a run takes) per seed, `[R]`: of every line that any seed has.
         values: `[R, S]`; NaN before a seed's first value and after its last.
     """
 
@@ -37,18 +36,20 @@ class Curve(NamedTuple):
     values: np.ndarray
 
 
-def read_parts(folder: Path, spec: Spec) -> list[tuple[list[int], list[dict[str, Any]]]]:
+def read_parts(folder: Path, spec: Run) -> list[tuple[list[int], list[dict[str, Any]]]]:
     """Read the lines of a run, finished or not: seeds and their lines, several such where each seed was a process."""
     if (folder / "seeds").is_dir():
         return [([seed], read_rows(folder / "seeds" / str(seed) / "metrics.jsonl")) for seed in spec.seeds]
     return [(spec.seeds, read_rows(folder / "metrics.jsonl"))]
 
 
-def make_curve(label: str, parts: list[tuple[list[int], list[dict[str, Any]]]], metric: str) -> Curve:
+def make_curve(
+    label: str, parts: list[tuple[list[int], list[dict[str, Any]]]], metric: str, unit: str = "env_steps"
+) -> Curve:
     """Bring the seeds that did not fail to the same steps, in straight lines between those they have."""
     failed = {seed for _, rows in parts for seed in failed_seeds(rows)}
     points = {
-        seed: known_values(rows, metric, index)
+        seed: known_values(rows, metric, index, unit)
         for seeds, rows in parts
         for index, seed in enumerate(seeds)
         if seed not in failed
@@ -61,9 +62,11 @@ def make_curve(label: str, parts: list[tuple[list[int], list[dict[str, Any]]]], 
     return Curve(label, list(points), grid, np.stack(values, axis=1))
 
 
-def known_values(rows: list[dict[str, Any]], metric: str, index: int) -> tuple[np.ndarray, np.ndarray]:
+def known_values(
+    rows: list[dict[str, Any]], metric: str, index: int, unit: str = "env_steps"
+) -> tuple[np.ndarray, np.ndarray]:
     """Give one seed's steps and values from its first value on; where a line has none, the value stays."""
-    steps = np.array([row["env_steps"] for row in rows], float)
+    steps = np.array([row[unit] for row in rows], float)
     values = np.array([row[metric][index] if metric in row else None for row in rows], float)
     known = np.flatnonzero(~np.isnan(values))
     if not len(known):
@@ -92,16 +95,23 @@ def bootstrap_interval(values: np.ndarray, statistic: Callable[[np.ndarray], np.
     return low, high
 
 
-def draw_curves(file: Path, panels: Mapping[str, Sequence[Curve]], metric: str = RETURN, iqm: bool = False) -> None:
-    """Draw curves against environment steps: the mean over each one's seeds and its 95 % interval.
+def draw_curves(
+    file: Path,
+    panels: Mapping[str, Sequence[Curve]],
+    metric: str = "return of training episodes",
+    iqm: bool = False,
+    unit: str = "environment steps",
+) -> None:
+    """Draw curves against environment steps, or what else runs take: each one's mean over seeds and 95 % interval.
 
     A picture of a single curve also shows a thin line per seed.
 
     Args:
         file: where to; its extension says in which format.
         panels: curves by the title of their panel.
-        metric: what they show.
+        metric: what they show, in words.
         iqm: draw the interquartile mean in place of the mean.
+        unit: of the steps, in words.
 
     Raises:
         ImportError: matplotlib is missing.
@@ -117,8 +127,7 @@ def draw_curves(file: Path, panels: Mapping[str, Sequence[Curve]], metric: str =
     for index, (title, curves) in enumerate(panels.items()):
         axes = figure.add_subplot(rows, columns, index + 1)
         draw_panel(axes, curves, iqm, single)
-        axes.set(title=title, xlabel="environment steps per seed")
-        axes.set_ylabel("return of training episodes" if metric == RETURN else metric)
+        axes.set(title=title, xlabel=f"{unit} per seed", ylabel=metric)
     figure.savefig(file)
 
 

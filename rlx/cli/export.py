@@ -10,6 +10,7 @@ from rlx.cli.algorithms import ALGORITHMS
 from rlx.cli.metrics import failed_seeds, read_rows
 from rlx.cli.parsing import UsageError, one_folder, parse, read_spec, user_errors
 from rlx.cli.processes import groups
+from rlx.cli.spec import Spec
 from rlx.cli.train import make_group, restore, state_of, warn
 
 
@@ -28,6 +29,8 @@ def export(argv: list[str]) -> int:
     with user_errors():
         options = parse({"export": ExportOptions()}, rest, "rlx export RUN")["export"]
     spec = read_spec(folder)
+    if not isinstance(spec, Spec):
+        raise UsageError(f"{folder} is a run of language: rlx export writes policies of environments")
     failed = failed_seeds(read_rows(folder / "metrics.jsonl"))
     seed = options.seed if options.seed is not None else next((s for s in spec.seeds if s not in failed), None)
     if seed not in spec.seeds:
@@ -42,13 +45,13 @@ def export(argv: list[str]) -> int:
     with user_errors():
         if options.jax:
             options.out.mkdir(parents=True, exist_ok=True)
-            rlx.export_jax(options.out / "policy.jax", group.algorithm, state, group.env)
+            rlx.export_jax(options.out / "policy.jax", group.algorithm, state, spec.make_env())
         else:
             entry = ALGORITHMS[spec.algorithm]
             if entry.network is None:
                 raise UsageError(f"{spec.algorithm} has a table, not a network: use --jax")
-            network, *_ = entry.networks(group.env, spec.network)
-            rlx.export_numpy(options.out, group.env, network, *entry.policy(state))
+            network, *_ = entry.networks(spec.make_env(), spec.network)
+            rlx.export_numpy(options.out, spec.make_env(), network, *entry.policy(state))
     files = "policy.jax" if options.jax else "policy.npz, policy.py"
     print(f"policy of seed {seed} after update {restored[0]}: {files} in {options.out}")
     return 0

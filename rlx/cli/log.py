@@ -13,9 +13,11 @@ from rlx.cli.tensorboard import EventFiles
 class MetricsLog:
     """Appends a group's lines to metrics.jsonl and, where they are asked for, to TensorBoard's event files."""
 
-    def __init__(self, file: Path, rows: list[dict[str, Any]], seeds: list[int], events: Path | None) -> None:
+    def __init__(
+        self, file: Path, rows: list[dict[str, Any]], seeds: list[int], events: Path | None, unit: str
+    ) -> None:
         self._file = file.open("a")
-        self._events = EventFiles(events, seeds, rows) if events else None
+        self._events = EventFiles(events, seeds, rows, unit) if events else None
 
     def __enter__(self) -> MetricsLog:
         return self

@@ -25,13 +25,14 @@ def per_seed(metrics: PyTree, num_seeds: int) -> dict[str, np.ndarray]:
     return {name: (array := np.asarray(value)).reshape(len(array), num_seeds) for name, value in metrics.items()}
 
 
-def summarize(values: dict[str, np.ndarray], update: int, env_steps: int) -> dict[str, Any]:
+def summarize(values: dict[str, np.ndarray], update: int, taken: int, unit: str = "env_steps") -> dict[str, Any]:
     """Make one line of metrics.jsonl from a chunk's metrics `[U, S]`: a list over seeds for every metric.
 
-    Means over updates; `episodes` is a sum, and means over episodes are weighted by it (null where none ended).
+    `taken` is how many of `unit` the updates are. Means over updates; `episodes` is a sum, and means over episodes are
+    weighted by it (null where none ended).
     """
     episodes = values["episodes"].sum(axis=0)
-    row: dict[str, Any] = {"update": update, "env_steps": env_steps}
+    row: dict[str, Any] = {"update": update, unit: taken}
     for name, value in values.items():
         if name == "episodes":
             mean = episodes
@@ -49,11 +50,12 @@ def find_failed(
     seeds: list[int],
     known: dict[int, str],
     update: int,
-    env_steps: Callable[[int], int],
+    taken: Callable[[int], int],
+    unit: str = "environment steps",
 ) -> dict[int, str]:
     """Name the seeds whose metrics `[U, S]` stopped being finite in this chunk: at which update, in which metrics.
 
-    `env_steps` tells how many environment steps some updates are.
+    `taken` tells how many of `unit` some updates are.
     """
     names, stacked = list(values), np.stack(list(values.values()))  # [names, U, S]
     broken = ~np.isfinite(stacked)
@@ -66,8 +68,7 @@ def find_failed(
         which = ", ".join(name for name, is_broken in zip(names, broken[:, first, index], strict=True) if is_broken)
         at = update + first + 1
         messages[seed] = (
-            f"seed {seed} failed: NaN or infinity at update {at} (environment steps {env_steps(at - 1):,} to "
-            f"{env_steps(at):,}) in {which}"
+            f"seed {seed} failed: NaN or infinity at update {at} ({unit} {taken(at - 1):,} to {taken(at):,}) in {which}"
         )
     return messages
 

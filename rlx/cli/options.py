@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import optax
+import tyro
 
 from rlx.core.config import require, require_counts, require_finite, require_positive
+from rlx.lm.sequences import Sampling
 from rlx.nets.mlp import ACTIVATIONS
+from rlx.nets.transformer import TransformerConfig
 
 
 @dataclass(frozen=True)
@@ -81,3 +84,74 @@ class QNetworkConfig(NetworkConfig):
         """Refuse what cannot work."""
         super().__post_init__()
         require(self, self.quantiles is None or self.quantiles > 0, "must be above 0 or None", "quantiles")
+
+
+@dataclass(frozen=True)
+class LanguageRunOptions(RunOptions):
+    """What to run and where to put it."""
+
+    steps: int = 200  # updates per seed
+    out: Path | None = None  # run folder; default: runs/ALGORITHM-TASK-TIME
+    gymnasium: Annotated[bool, tyro.conf.Suppress] = False  # there are no environments
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Which texts to learn from; without files the task makes them."""
+
+    data: tuple[Path, ...] = ()  # files or folders: .jsonl, .jsonl.gz, for sft .txt too; with a task, in its alphabet
+    size: int = 4096  # records that the task makes
+    data_seed: int = 0  # by which it makes them
+    preference_scale: float | None = None  # of its comparisons: noise as of Bradley and Terry; None: no noise
+    max_prompt: int = 256  # tokens of a file's prompts at most
+    too_long: Literal["error", "skip", "truncate"] = "error"  # what becomes of a file's longer records
+    on_error: Literal["raise", "skip"] = "raise"  # a bad line of a file: stop, or leave it out and count it
+    held_out: float = 0.1  # share of a file's records, its last ones, kept back for evaluation if there is no task
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot work."""
+        require_counts(self, "size", "max_prompt")
+        require(self, self.data_seed >= 0, "must be 0 or more", "data_seed")
+        require(self, 0 < self.held_out < 1, "must be above 0 and below 1", "held_out")
+        scale = self.preference_scale
+        require(self, scale is None or scale > 0, "must be above 0 or None", "preference_scale")
+
+
+@dataclass(frozen=True)
+class TextOptions:
+    """What a model that begins at random reads."""
+
+    tokenizer: Path | None = None  # tokenizer.json of Hugging Face, or its folder; default: the task's, or bytes
+
+
+@dataclass(frozen=True)
+class PolicyOptions:
+    """Where the model comes from."""
+
+    policy: Path | None = None  # run folder of the policy to begin with
+    policy_seed: int | None = None  # which of its seeds; default: the first that did not fail
+
+
+@dataclass(frozen=True)
+class RewardOptions:
+    """What judges responses."""
+
+    reward: Path | None = None  # run folder of a reward model; default: the task's gold reward
+    reward_seed: int | None = None  # which of its seeds; default: the first that did not fail
+    ensemble: Literal["mean", "min", "uncertainty", "quantile"] = "mean"  # what becomes of its members' scores
+    ensemble_amount: float | None = None  # variances taken off ("uncertainty"), or which quantile, 0 to 1 ("quantile")
+
+
+@dataclass(frozen=True)
+class TransformerOptions(TransformerConfig):
+    """Shape of the transformer."""
+
+    vocabulary: Annotated[int, tyro.conf.Suppress] = 1  # the tokenizer's
+
+
+@dataclass(frozen=True)
+class SamplingOptions(Sampling):
+    """How responses are drawn."""
+
+    max_tokens: int = 64  # T, of a response, its end included; with a task: as many as it needs
+    end: Annotated[int, tyro.conf.Suppress] = 0  # the tokenizer's

@@ -13,6 +13,8 @@ from typing import Any
 
 import gymnasium as gym
 
+from rlx.cli.language import LanguageSpec, Run
+from rlx.cli.language_table import ALGORITHMS_OF_TEXT
 from rlx.cli.spec import Spec
 from rlx.envs.host import unknown
 
@@ -68,7 +70,7 @@ def leading_words(argv: list[str]) -> tuple[list[str], list[str]]:
     return argv[:first], argv[first:]
 
 
-def read_spec(folder: Path) -> Spec:
+def read_spec(folder: Path) -> Run:
     """Read a run's config.json."""
     file = folder / "config.json"
     if (folder / "sweep.json").is_file():
@@ -76,7 +78,10 @@ def read_spec(folder: Path) -> Spec:
     if not file.is_file():
         raise UsageError(f"{folder} is no run folder: it has no config.json")
     try:
-        return Spec.from_json(json.loads(file.read_text()))
+        data = json.loads(file.read_text())
+        if data["algorithm"] in ALGORITHMS_OF_TEXT:
+            return LanguageSpec.from_json(data, folder)
+        return Spec.from_json(data)
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{file} is broken: {error!r}") from error
 

@@ -18,11 +18,10 @@ from typing import Any
 
 import jax
 
+from rlx.cli.language import Run
 from rlx.cli.metrics import metric_names, read_rows
 from rlx.cli.parsing import UsageError
-from rlx.cli.spec import Spec
 from rlx.cli.train import Outcome, train_group, warn
-from rlx.envs.host import Gymnasium
 
 
 def use_compilation_cache() -> None:
@@ -33,9 +32,9 @@ def use_compilation_cache() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def groups(spec: Spec, folder: Path) -> list[tuple[list[int], Path]]:
+def groups(spec: Run, folder: Path) -> list[tuple[list[int], Path]]:
     """Seeds that run together and their folders: all in one program, or over a host environment one by one."""
-    if len(spec.seeds) == 1 or not isinstance(spec.make_env(), Gymnasium):
+    if len(spec.seeds) == 1 or not spec.host:
         return [(spec.seeds, folder)]
     return [([seed], folder / "seeds" / str(seed)) for seed in spec.seeds]
 
@@ -61,19 +60,19 @@ def catch_signals() -> Stop:
 
 
 def train_parts(
-    spec: Spec, out: Path, parts: list[tuple[list[int], Path]], report: Callable[..., None], stop: Stop
+    spec: Run, out: Path, parts: list[tuple[list[int], Path]], report: Callable[..., None], stop: Stop
 ) -> list[Outcome]:
     """Train every group of a run into its folder."""
     events = out / "tensorboard" if spec.run.tensorboard else None
     if len(parts) == 1:
         return [train_group(spec, spec.seeds, out, events, report, warn, lambda: stop.signal != 0)]
     outcomes = train_processes(spec, parts, events, report, stop)
-    merge_rows([path for _, path in parts], out / "metrics.jsonl")
+    merge_rows([path for _, path in parts], out / "metrics.jsonl", spec.unit)
     return outcomes
 
 
 def train_processes(
-    spec: Spec, parts: list[tuple[list[int], Path]], events: Path | None, report: Callable[..., None], stop: Stop
+    spec: Run, parts: list[tuple[list[int], Path]], events: Path | None, report: Callable[..., None], stop: Stop
 ) -> list[Outcome]:
     """Train groups in processes of their own, as many at once as there are cores."""
     context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads half
@@ -115,7 +114,7 @@ def begin_process(updates: Any, stopping: Any) -> None:
     use_compilation_cache()
 
 
-def train_process(spec: Spec, seeds: list[int], folder: Path, events: Path | None, index: int) -> Outcome:
+def train_process(spec: Run, seeds: list[int], folder: Path, events: Path | None, index: int) -> Outcome:
     """Train one group in this process."""
 
     def report(update: int, mean: float | None) -> None:
@@ -124,14 +123,14 @@ def train_process(spec: Spec, seeds: list[int], folder: Path, events: Path | Non
     return train_group(spec, seeds, folder, events, report, warn, _stopping.is_set)
 
 
-def merge_rows(folders: list[Path], file: Path) -> None:
+def merge_rows(folders: list[Path], file: Path, unit: str) -> None:
     """Put the lines of metrics.jsonl of several groups side by side; a group that ended early has null from there."""
     runs = [read_rows(folder / "metrics.jsonl") for folder in folders]
     longest = max(runs, key=len)
     with file.open("w") as merged:
         for index, template in enumerate(longest):
             rows = [run[index] if index < len(run) else {} for run in runs]
-            row: dict[str, Any] = {name: template[name] for name in ("update", "env_steps")}
+            row: dict[str, Any] = {name: template[name] for name in ("update", unit)}
             row |= {name: [row.get(name, [None])[0] for row in rows] for name in metric_names(template)}
             row["time_s"] = max(row.get("time_s", 0.0) for row in rows)
             if failed := {seed: why for row in rows for seed, why in row.get("failed", {}).items()}:

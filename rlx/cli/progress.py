@@ -10,7 +10,9 @@ import numpy as np
 
 
 @contextlib.contextmanager
-def progress_bar(title: str, updates: int, rows: int, parts: int, shown: bool) -> Iterator[Callable[..., None]]:
+def progress_bar(
+    title: str, updates: int, rows: int, parts: int, shown: bool, metric: str = "return", digits: int = 1
+) -> Iterator[Callable[..., None]]:
     """Show one line on standard error: steps per second, return, time left; gives what to report to.
 
     Args:
@@ -19,6 +21,8 @@ def progress_bar(title: str, updates: int, rows: int, parts: int, shown: bool) -
         rows: environment steps of an update of a part, all its seeds together.
         parts: how many report.
         shown: False: show nothing; nor is anything shown where standard error is no terminal.
+        metric: what is reported, in a word.
+        digits: of it, behind the point.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -27,7 +31,7 @@ def progress_bar(title: str, updates: int, rows: int, parts: int, shown: bool) -
         TextColumn("{task.description}"),
         BarColumn(),
         TaskProgressColumn(),
-        TextColumn("{task.fields[speed]} steps/s  return {task.fields[mean]}"),
+        TextColumn("{task.fields[speed]} steps/s  {task.fields[metric]} {task.fields[mean]}"),
         TimeRemainingColumn(),
     )
     console = Console(stderr=True)
@@ -38,7 +42,7 @@ def progress_bar(title: str, updates: int, rows: int, parts: int, shown: bool) -
     with Progress(
         *columns, console=console, auto_refresh=False, disable=not (shown and console.is_terminal)
     ) as progress:
-        task = progress.add_task(title, total=updates * parts, speed="-", mean="-")
+        task = progress.add_task(title, total=updates * parts, speed="-", mean="-", metric=metric)
         drawn = 0.0
 
         def report(update: int, mean: float | None, part: int = 0) -> None:
@@ -56,7 +60,7 @@ def progress_bar(title: str, updates: int, rows: int, parts: int, shown: bool) -
                 task,
                 completed=sum(done),
                 speed=f"{speed:,.0f}" if speed else "-",
-                mean=f"{np.mean(known):.1f}" if known else "-",
+                mean=f"{np.mean(known):.{digits}f}" if known else "-",
                 refresh=True,
             )
 

@@ -18,10 +18,10 @@ import jax
 import numpy as np
 
 import rlx
-from rlx.cli.curves import RETURN, draw_curves, make_curve, read_parts
-from rlx.cli.spec import Spec
+from rlx.cli.best_of_n import draw_best_of_n
+from rlx.cli.curves import draw_curves, make_curve, read_parts
+from rlx.cli.language import Run
 from rlx.cli.train import Outcome, warn
-from rlx.envs.host import Gymnasium
 
 
 class Clock(NamedTuple):
@@ -86,29 +86,30 @@ def write_json(file: Path, value: Any) -> None:
 
 
 def finish(
-    spec: Spec, out: Path, parts: list[tuple[list[int], Path]], outcomes: list[Outcome], clock: Clock
+    spec: Run, out: Path, parts: list[tuple[list[int], Path]], outcomes: list[Outcome], clock: Clock
 ) -> dict[str, Any]:
     """Write curve.png and result.json."""
     failed = {seed: why for outcome in outcomes for seed, why in outcome.failed.items()}
     final = [value for outcome in outcomes for value in outcome.final_return]
-    draw_run(spec, out)
+    more = {name: value for outcome in outcomes for name, value in outcome.more.items()}
+    draw_run(spec, out, more)
     run_s = sum(outcome.run_s for outcome in outcomes) / min(len(outcomes), os.cpu_count() or 1)
-    steps_here = sum(outcome.update - outcome.start for outcome in outcomes) * spec.config.env_steps
+    steps_here = sum(outcome.update - outcome.start for outcome in outcomes) * spec.per_update
     steps_here *= spec.run.seeds // len(outcomes)
     result = {
-        "algorithm": spec.algorithm,
-        "env": spec.env,
+        **spec.names,
         "config": spec.to_json(),
         "seeds": spec.seeds,
-        "env_steps": spec.env_steps(max(outcome.update for outcome in outcomes)),
+        spec.unit: spec.taken(max(outcome.update for outcome in outcomes)),
         "final_return": final,
         **statistics([value for value in final if value is not None]),
         "failed": failed,
+        **more,
         "wall_s": round(time.perf_counter() - clock.started, 3),
         "import_s": round(clock.import_s, 3),
         "compile_s": round(max(outcome.compile_s for outcome in outcomes), 3),
         "run_s": round(run_s, 3),
-        "env_steps_per_s": round(steps_here / run_s, 1) if run_s else None,
+        f"{spec.unit}_per_s": round(steps_here / run_s, 1) if run_s else None,
         **provenance(),
         "command": shlex.join(["rlx", *sys.argv[1:]]),
     }
@@ -116,31 +117,35 @@ def finish(
     if any(begun.values()):
         result["resumed"] = {
             "after_update": begun,
-            "note": "wall_s, import_s, compile_s, run_s and env_steps_per_s are of the last process alone"
-            + ("; its environments began new episodes" if isinstance(spec.make_env(), Gymnasium) else ""),
+            "note": f"wall_s, import_s, compile_s, run_s and {spec.unit}_per_s are of the last process alone"
+            + ("; its environments began new episodes" if spec.host else ""),
         }
     write_json(out / "result.json", result)
     return result
 
 
-def draw_run(spec: Spec, out: Path) -> None:
+def draw_run(spec: Run, out: Path, more: dict[str, Any]) -> None:
     """Draw curve.png."""
     parts = read_parts(out, spec)
     if not any(rows for _, rows in parts):
         warn("curve.png is not drawn, as metrics.jsonl is empty")
-        return
+        return None
     try:
-        draw_curves(out / "curve.png", {f"{spec.algorithm} on {spec.env}": [make_curve(out.name, parts, RETURN)]})
+        if rows := more.get("best_of_n"):  # nothing learned
+            return draw_best_of_n(out / "curve.png", rows)
+        curve = make_curve(out.name, parts, spec.metric, spec.unit)
+        panels = {f"{spec.algorithm} on {spec.place}": [curve]}
+        draw_curves(out / "curve.png", panels, spec.metric_words, unit=spec.unit_words)
     except ImportError:
         warn("curve.png is not drawn, as matplotlib is missing: pip install 'rlx[plot]'")
 
 
-def describe(summary: dict[str, Any]) -> str:
+def describe(summary: dict[str, Any], digits: int = 2) -> str:
     """Say mean, IQM and interval in words."""
     if summary["mean"] is None:
         return "every seed failed"
-    text = f"mean {summary['mean']:.2f}"
+    text = f"mean {summary['mean']:.{digits}f}"
     if summary["ci95"] is not None:
         low, high = summary["ci95"]
-        text += f", IQM {summary['iqm']:.2f}, 95 % interval of the mean {low:.2f} to {high:.2f}"
+        text += f", IQM {summary['iqm']:.{digits}f}, 95 % interval of the mean {low:.{digits}f} to {high:.{digits}f}"
     return text

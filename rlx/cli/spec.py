@@ -7,7 +7,7 @@ import tomllib
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import rlx
 from rlx.cli.algorithms import ALGORITHMS
@@ -19,6 +19,14 @@ from rlx.types import Algorithm, Env
 @dataclass(frozen=True)
 class Spec:
     """A whole run as data: what config.json holds."""
+
+    unit: ClassVar[str] = "env_steps"  # what a run takes, as it is called in its files
+    unit_words: ClassVar[str] = "environment steps"
+    metric: ClassVar[str] = "episode_return"  # of its curve and its progress
+    metric_words: ClassVar[str] = "return of training episodes"
+    episodes: ClassVar[int] = 100  # of the final evaluation
+    greedy: ClassVar[bool] = True  # which is of the mode of the policy
+    digits: ClassVar[int] = 2  # of what it is measured by, behind the point
 
     algorithm: str
     env: str
@@ -38,17 +46,47 @@ class Spec:
         return (self.run.steps - self.prefill) // self.config.env_steps
 
     @property
+    def place(self) -> str:
+        """What it learns in."""
+        return self.env
+
+    @property
+    def per_update(self) -> int:
+        """Environment steps of an update."""
+        return self.config.env_steps
+
+    @property
+    def host(self) -> bool:
+        """Whether it leaves XLA: its seeds are processes then."""
+        return isinstance(self.make_env(), Gymnasium)
+
+    @property
+    def evaluation(self) -> str:
+        """How it is evaluated at its end, in words."""
+        return f"greedy, {self.episodes} episodes each"
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What result.json says it was."""
+        return {"algorithm": self.algorithm, "env": self.env}
+
+    @property
     def prefill(self) -> int:
         """Environment steps per seed before the first update."""
         return ALGORITHMS[self.algorithm].prefill(self.config)
 
-    def env_steps(self, updates: int) -> int:
+    def taken(self, updates: int) -> int:
         """Environment steps per seed after some updates."""
         return self.prefill + updates * self.config.env_steps
 
     def make_env(self) -> Env | Gymnasium:
         """Make the environment to train in."""
         return rlx.envs.gymnasium(self.env) if self.run.gymnasium else rlx.make(self.env)
+
+    def make(self) -> tuple[Env | Gymnasium, Algorithm]:
+        """Make the environment and the algorithm."""
+        env = self.make_env()
+        return env, self.build(env)
 
     def build(self, env: Env | Gymnasium) -> Algorithm:
         """Make the algorithm.

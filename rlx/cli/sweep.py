@@ -20,7 +20,7 @@ from rlx.cli.processes import catch_signals
 from rlx.cli.report import Clock, provenance, statistics, write_json
 from rlx.cli.spec import Spec, preset
 from rlx.cli.sweep_plot import draw_sweep
-from rlx.cli.train import EPISODES, make_group, warn
+from rlx.cli.train import make_group, warn
 from rlx.cli.trials import Trial, describe_value, describe_values, ranked, train_alone, train_together
 from rlx.cli.vary import Varied, configurations, programs, read_vary, with_values
 
@@ -131,7 +131,7 @@ def carry_out(base: Spec, out: Path, trials: list[Trial], together: list[list[in
     except ImportError:
         warn("sweep.png is not drawn, as matplotlib is missing: pip install 'rlx[plot]'")
     print(table(order))
-    print(f"{name}, {len(done)} configurations, {base.run.seeds} seeds, greedy, {EPISODES} episodes each; all in {out}")
+    print(f"{name}, {len(done)} configurations, {base.run.seeds} seeds, {base.evaluation}; all in {out}")
     if best is None:
         print("every seed of every configuration failed")
     else:

@@ -17,19 +17,21 @@ def require_tensorboard() -> None:
 
 
 class EventFiles:
-    """An event file a seed, one event a line of metrics.jsonl; the step is in environment steps.
+    """An event file a seed, one event a line of metrics.jsonl; the step is in the unit of the run.
 
     They are written anew from the lines that are kept, so that a resumed run has every event once.
     """
 
-    def __init__(self, folder: Path, seeds: list[int], rows: list[dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, seeds: list[int], rows: list[dict[str, Any]], unit: str = "env_steps") -> None:
         """Begin the files.
 
         Args:
             folder: takes a folder `seed-N` for each seed.
             seeds: those of the group.
             rows: lines of metrics.jsonl up to here.
+            unit: which of their entries is the step.
         """
+        self._unit = unit
         self._begun = time.time() - (rows[-1]["time_s"] if rows else 0.0)  # as if it had never been stopped
         self._writers = [open_events(folder / f"seed-{seed}", self._begun) for seed in seeds]
         for row in rows:
@@ -44,7 +46,7 @@ class EventFiles:
         for index, writer in enumerate(self._writers):
             metrics = {name: row[name][index] for name in metric_names(row) if row[name][index] is not None}
             summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in metrics.items()])
-            event = Event(wall_time=self._begun + row["time_s"], step=row["env_steps"], summary=summary)
+            event = Event(wall_time=self._begun + row["time_s"], step=row[self._unit], summary=summary)
             writer.write(event.SerializeToString())
 
     def flush(self) -> None:

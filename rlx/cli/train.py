@@ -1,6 +1,6 @@
 """Training a group of seeds into a folder: metrics, checkpoints, failed seeds, signals.
 
-Seeds over a JAX environment are one group, in one program; over a host environment each is a group.
+Seeds over a JAX environment, or of language, are one group, in one program; over a host environment each is a group.
 Axes: S seeds of the group, E episodes.
 """
 
@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from rlx.cli.language import Run
 from rlx.cli.log import MetricsLog
 from rlx.cli.metrics import failed_seeds, find_failed, keep_rows, per_seed, summarize
 from rlx.cli.options import RunOptions
-from rlx.cli.spec import Spec
 from rlx.cli.stopwatch import Stopwatch
+from rlx.cli.texts import Texts
 from rlx.core.checkpoint import (
     CheckpointError,
     checkpoint_steps,
@@ -31,8 +32,6 @@ from rlx.core.evaluate import evaluate
 from rlx.core.train import chunks, jit, over_seeds, seed_keys
 from rlx.envs.host import Gymnasium
 from rlx.types import Algorithm, Env, Key, PyTree
-
-EPISODES = 100  # of the final evaluation
 
 
 class Group(NamedTuple):
@@ -48,7 +47,7 @@ class Group(NamedTuple):
 
     algorithm: Algorithm
     batched: Algorithm
-    env: Env | Gymnasium
+    env: Env | Gymnasium | Texts
     keys: Key
     seeds: list[int]
 
@@ -63,7 +62,8 @@ class Outcome(NamedTuple):
         failed: what went wrong, by seed.
         compile_s: seconds spent on tracing and compiling, evaluation included.
         run_s: seconds of training in this process, compilation apart.
-        final_return: mean greedy return per seed, None for a failed one; empty if not finished.
+        final_return: mean return per seed, None for a failed one; empty if not finished.
+        more: what else result.json says.
     """
 
     finished: bool
@@ -73,12 +73,12 @@ class Outcome(NamedTuple):
     compile_s: float
     run_s: float
     final_return: list[float | None]
+    more: dict[str, Any]
 
 
-def make_group(spec: Spec, seeds: list[int]) -> Group:
+def make_group(spec: Run, seeds: list[int]) -> Group:
     """Build the algorithm for some seeds of a run."""
-    env = spec.make_env()
-    algorithm = spec.build(env)
+    env, algorithm = spec.make()
     if len(seeds) == 1:
         return Group(algorithm, algorithm, env, jax.random.key(seeds[0]), seeds)
     return Group(algorithm, over_seeds(algorithm), env, seed_keys(seeds), seeds)
@@ -95,20 +95,27 @@ def restore(group: Group, folder: Path, warn: Callable[[str], None]) -> tuple[in
     Raises:
         CheckpointError: there are checkpoints, and none can be used.
     """
-    steps = checkpoint_steps(folder)
-    if not steps:
+    if not checkpoint_steps(folder):
         return None
     init = group.batched.init
     like = init(group.keys) if group.batched.host else jax.eval_shape(init, group.keys)
-    for step in reversed(steps):
+    step, state = load_newest(folder, like, warn)
+    if group.batched.host:
+        state = restart_environments(group.batched, state, jax.random.fold_in(state.key, step))
+    return step, state
+
+
+def load_newest(folder: Path, like: PyTree, warn: Callable[[str], None], part: str = "") -> tuple[int, PyTree]:
+    """Load the last checkpoint that is whole, or a part of it, naming those that are not.
+
+    Raises:
+        CheckpointError: none can be used.
+    """
+    for step in reversed(checkpoint_steps(folder)):
         try:
-            state = load_checkpoint(folder / str(step), like)
+            return step, load_checkpoint(folder / str(step), like, part)
         except CheckpointError as error:
             warn(str(error))
-            continue
-        if group.batched.host:
-            state = restart_environments(group.batched, state, jax.random.fold_in(state.key, step))
-        return step, state
     raise CheckpointError(f"{folder}: no checkpoint can be used")
 
 
@@ -140,7 +147,7 @@ class Checkpoints:
 
 
 def train_group(
-    spec: Spec,
+    spec: Run,
     seeds: list[int],
     folder: Path,
     events: Path | None,
@@ -165,11 +172,11 @@ def train_group(
     rows = keep_rows(folder / "metrics.jsonl", start)
     if start and (not rows or rows[-1]["update"] < start):
         warn(f"{folder / 'metrics.jsonl'} lacks lines up to update {start}: it goes on from there")
-    outcome = Outcome(False, start, start, failed_seeds(rows), watch.compile_s, 0.0, [])
+    outcome = Outcome(False, start, start, failed_seeds(rows), watch.compile_s, 0.0, [], {})
     if start < spec.updates and stopping():
         return outcome
     checkpoints = Checkpoints(folder / "checkpoints", spec.run, start, rows)
-    with MetricsLog(folder / "metrics.jsonl", rows, seeds, events) as log:
+    with MetricsLog(folder / "metrics.jsonl", rows, seeds, events, spec.unit) as log:
         watch.start()
         offset = rows[-1]["time_s"] if rows else 0.0
         run = chunks(group.batched, state, spec.updates - start, chunk_updates(spec))
@@ -184,15 +191,16 @@ def train_group(
             log.write(row)
             if len(outcome.failed) == len(seeds):
                 break
-            report(outcome.update, mean_return(row, seeds, outcome.failed))
+            report(outcome.update, mean_metric(row[spec.metric], seeds, outcome.failed))
             stop = stopping()
             if stop or outcome.update == spec.updates or checkpoints.due:
                 log.sync()
                 checkpoints.save(outcome.update, state)
             if stop and outcome.update < spec.updates:
                 return outcome._replace(compile_s=watch.compile_s)
-    final = final_returns(group, state, outcome.failed)
-    return outcome._replace(finished=True, compile_s=watch.compile_s, final_return=final)
+    final = final_returns(spec, group, state, outcome.failed)
+    more = group.env.more(state) if isinstance(group.env, Texts) else {}
+    return outcome._replace(finished=True, compile_s=watch.compile_s, final_return=final, more=more)
 
 
 def initial_state(group: Group) -> PyTree:
@@ -201,19 +209,19 @@ def initial_state(group: Group) -> PyTree:
     return init(group.keys) if group.batched.host else jit(init, once=True)(group.keys)
 
 
-def chunk_updates(spec: Spec) -> int:
+def chunk_updates(spec: Run) -> int:
     """Updates per line of metrics.jsonl."""
-    return spec.run.log_every or max(1, min(spec.updates // 100, 50_000 // spec.config.env_steps))
+    return spec.run.log_every or max(1, min(spec.updates // 100, 50_000 // spec.per_update))
 
 
 def count_chunk(
-    spec: Spec, seeds: list[int], outcome: Outcome, metrics: PyTree
+    spec: Run, seeds: list[int], outcome: Outcome, metrics: PyTree
 ) -> tuple[Outcome, dict[str, Any], dict[int, str]]:
     """Take in a chunk's metrics: the outcome so far, a line of metrics.jsonl, and the seeds that just failed."""
     values = per_seed(metrics, len(seeds))
-    failed = find_failed(values, seeds, outcome.failed, outcome.update, spec.env_steps)
+    failed = find_failed(values, seeds, outcome.failed, outcome.update, spec.taken, spec.unit_words)
     update = outcome.update + len(values["episodes"])
-    row = summarize(values, update, spec.env_steps(update))
+    row = summarize(values, update, spec.taken(update), spec.unit)
     return outcome._replace(update=update, failed=outcome.failed | failed), row, failed
 
 
@@ -223,27 +231,29 @@ def tell_failed(failed: dict[int, str], kept: list[int], warn: Callable[[str], N
         warn(f"{message}; kept: the checkpoint of update {kept[0]}" if kept else message)
 
 
-def mean_return(row: dict[str, Any], seeds: list[int], failed: dict[int, str]) -> float | None:
-    """Mean over the seeds that have not failed and in which episodes ended."""
-    pairs = zip(seeds, row["episode_return"], strict=True)
+def mean_metric(values: list[float | None], seeds: list[int], failed: dict[int, str]) -> float | None:
+    """Mean over the seeds that have not failed and have a value, as for returns those in which episodes ended."""
+    pairs = zip(seeds, values, strict=True)
     returns = [value for seed, value in pairs if value is not None and seed not in failed]
     return float(np.mean(returns)) if returns else None
 
 
-def final_returns(group: Group, state: PyTree, failed: dict[int, str]) -> list[float | None]:
-    """Evaluate the final parameters: mean greedy return per seed, None for a failed one."""
+def final_returns(spec: Run, group: Group, state: PyTree, failed: dict[int, str]) -> list[float | None]:
+    """Evaluate the final parameters: mean return per seed, None for a failed one."""
     if len(failed) == len(group.seeds):
         return [None] * len(group.seeds)
-    returns = evaluate_group(group, state, group.env, EPISODES, greedy=True, seed=0).mean(axis=1).tolist()
+    returns = evaluate_group(group, state, group.env, spec.episodes, spec.greedy, seed=0).mean(axis=1).tolist()
     return [None if seed in failed else value for seed, value in zip(group.seeds, returns, strict=True)]
 
 
 def evaluate_group(
-    group: Group, state: PyTree, env: Env | Gymnasium, episodes: int, greedy: bool, seed: int
+    group: Group, state: PyTree, env: Env | Gymnasium | Texts, episodes: int, greedy: bool, seed: int
 ) -> np.ndarray:
     """Play whole episodes with each seed's policy: returns `[S, E]`, the same whatever seeds are in the group."""
 
     def play(state: PyTree, key: Key) -> jax.Array:
+        if isinstance(env, Texts):
+            return env.measure(group.algorithm, state, key, episodes, greedy)
         return evaluate(group.algorithm, env, state, key, episodes, greedy).episode_return
 
     keys = evaluation_keys(group.seeds, seed)

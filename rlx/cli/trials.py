@@ -20,7 +20,7 @@ from rlx.cli.progress import progress_bar
 from rlx.cli.report import Clock, finish, write_json
 from rlx.cli.spec import Spec
 from rlx.cli.stopwatch import Stopwatch
-from rlx.cli.train import EPISODES, Outcome, chunk_updates, evaluation_keys, warn
+from rlx.cli.train import Outcome, chunk_updates, evaluation_keys, warn
 from rlx.cli.vary import traced, with_values
 from rlx.core.checkpoint import save_checkpoint
 from rlx.core.train import chunks, jit, seed_keys
@@ -105,7 +105,7 @@ def train_together(trials: list[Trial], title: str, stop: Stop, clock: Clock) ->
     best = ranked(trials)[0]
     if len(best.failed) < len(seeds):
         index = trials.index(best)
-        outcome = Outcome(True, update, 0, best.failed, watch.compile_s, run_s, best.final_return)
+        outcome = Outcome(True, update, 0, best.failed, watch.compile_s, run_s, best.final_return, {})
         one = jax.tree.map(lambda leaf: leaf[index] if len(seeds) > 1 else leaf[index, 0], state)
         leave_run(best, [part_of(row, index, len(seeds)) for row in rows], outcome, one, clock)
     return trials
@@ -119,14 +119,14 @@ def count_chunk(trials: list[Trial], metrics: PyTree, update: int) -> tuple[dict
     spec = trials[0].spec
     values = per_seed(metrics, len(trials) * len(spec.seeds))
     done = update + len(values["episodes"])
-    row = summarize(values, done, spec.env_steps(done))
+    row = summarize(values, done, spec.taken(done))
     split = {name: value.reshape(-1, len(trials), len(spec.seeds)) for name, value in values.items()}
     broken = np.any([~np.isfinite(value).all(axis=(0, 2)) for value in split.values()], axis=0)  # [N]
     trials, row["failed"] = list(trials), {}
     for index in np.flatnonzero(broken).tolist():
         trial = trials[index]
         of_one = {name: value[:, index] for name, value in split.items()}
-        failed = find_failed(of_one, spec.seeds, trial.failed, update, spec.env_steps)
+        failed = find_failed(of_one, spec.seeds, trial.failed, update, spec.taken)
         for message in failed.values():
             warn(f"configuration {trial.number}, {describe_values(trial.values)}: {message}")
         if failed:
@@ -151,7 +151,7 @@ def play(make: Callable[..., rlx.Algorithm], values: PyTree, env: Any, state: Py
     """Evaluate every final policy: mean greedy returns `[N, S]`; each seed meets the episodes that `rlx eval` gives."""
 
     def one(values: PyTree, state: PyTree, key: Key) -> jax.Array:
-        return rlx.evaluate(make(values), env, state, key, EPISODES).episode_return
+        return rlx.evaluate(make(values), env, state, key, Spec.episodes).episode_return
 
     over_seeds = jax.vmap(one, in_axes=(None, 0, 0))
     returns = jit(jax.vmap(over_seeds, in_axes=(0, 0, None)))(values, state, evaluation_keys(seeds, 0))  # [N, S, E]

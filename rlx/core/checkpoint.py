@@ -82,12 +82,13 @@ def checkpoint_steps(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in folder.glob("*") if path.name.isdigit())
 
 
-def load_checkpoint(path: Path, like: PyTree) -> PyTree:
+def load_checkpoint(path: Path, like: PyTree, part: str = "") -> PyTree:
     """Read a state back, exactly as it was saved. No code of the checkpoint is run.
 
     Args:
         path: of one checkpoint.
         like: a state of the same algorithm, or its `jax.eval_shape`: gives structure, shapes and dtypes.
+        part: where in the state that is which is wanted, as "learner.params"; then `like` is of that part.
 
     Raises:
         CheckpointError: missing, truncated or changed files, or a state of another algorithm or configuration.
@@ -95,7 +96,7 @@ def load_checkpoint(path: Path, like: PyTree) -> PyTree:
     import orbax.checkpoint as ocp
 
     _verify(path)
-    wanted = _named(jax.eval_shape(_plain, like))
+    wanted = _named(jax.eval_shape(_plain, like), part)
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = {
         name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
@@ -104,7 +105,8 @@ def load_checkpoint(path: Path, like: PyTree) -> PyTree:
     }
     with ocp.PyTreeCheckpointer() as checkpointer:
         metadata = checkpointer.metadata(path.absolute() / "arrays").item_metadata
-        saved = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in metadata.items()}
+        others = {name: leaf for name, leaf in metadata.items() if part and not name.startswith(f"{part}.")}
+        saved = {name: (tuple(leaf.shape), str(leaf.dtype)) for name, leaf in metadata.items() if name not in others}
         for name in sorted(saved.keys() | abstract.keys()):
             here = (tuple(abstract[name].shape), str(abstract[name].dtype)) if name in abstract else None
             if saved.get(name) != here:
@@ -112,6 +114,8 @@ def load_checkpoint(path: Path, like: PyTree) -> PyTree:
                     f"checkpoint {path}: {name} is {saved.get(name, 'absent')} there and {here or 'absent'} here: "
                     "it was saved by another algorithm or configuration"
                 )
+        for name, leaf in others.items():  # orbax reads all or nothing
+            abstract[name] = jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
         args = ocp.checkpoint_utils.construct_restore_args(abstract)
         arrays = checkpointer.restore(path.absolute() / "arrays", item=abstract, restore_args=args)
     leaves = [arrays[name] if name in arrays else jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in wanted.items()]
@@ -154,10 +158,12 @@ def _is_key(leaf: jax.Array) -> bool:
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
-def _named(state: PyTree) -> dict[str, jax.Array]:
-    """Leaves by their path, which names them in errors and in the files."""
+def _named(state: PyTree, part: str = "") -> dict[str, jax.Array]:
+    """Leaves by their path, which names them in errors and in the files; of a part, with the path to it."""
+    begin = f"{part}." if part else ""
     return {
-        jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in jax.tree.leaves_with_path(state)
+        begin + jax.tree_util.keystr(path, simple=True, separator="."): leaf
+        for path, leaf in jax.tree.leaves_with_path(state)
     }
 
 

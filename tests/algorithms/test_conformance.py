@@ -390,7 +390,7 @@ def online_dpo(env, config):
 
 
 GRPO = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "clip": 0.01, "clip_high": 0.2}
-GRPO |= {"eps": 0.5, "kl_coef": 0.5, "missing_end_penalty": 0.3, "overlong_buffer": 2, "dynamic_sampling": 1}
+GRPO |= {"scale_eps": 0.5, "kl_coef": 0.5, "missing_end_penalty": 0.3, "overlong_buffer": 2, "dynamic_sampling": 1}
 RLHF = {"num_prompts": 4, "samples": 2, "num_epochs": 2, "num_minibatches": 2, "discount": 0.9, "clip": 0.01}
 RLHF |= {"value_clip": 1.0, "entropy_coef": 0.1, "kl_target": 100.0, "kl_horizon": 100.0, "score_clip": 1.0}
 RLHF |= {"whiten_score": True, "missing_end_penalty": 0.5, "ptx_coef": 0.1, "ptx_batch_size": 2}

@@ -1,6 +1,5 @@
 """Bad input: one line on standard error, a non-zero exit, no traceback, nothing written and nothing lost."""
 
-import dataclasses
 import inspect
 import json
 import re
@@ -14,7 +13,18 @@ from cli_runs import run, tree
 from rlx.cli import main
 from rlx.cli.algorithms import ALGORITHMS
 from rlx.cli.commands import EvalOptions
-from rlx.cli.options import NetworkConfig, OptimizerConfig, RunOptions
+from rlx.cli.language_eval import TextEvalOptions
+from rlx.cli.language_table import ALGORITHMS_OF_TEXT
+from rlx.cli.options import (
+    DataOptions,
+    NetworkConfig,
+    OptimizerConfig,
+    PolicyOptions,
+    RewardOptions,
+    RunOptions,
+    SamplingOptions,
+    TextOptions,
+)
 from rlx.cli.plot import PlotOptions
 from rlx.cli.presets import PresetsOptions
 from rlx.cli.sweep import SweepOptions
@@ -226,14 +236,15 @@ def test_missing_package_is_one_line(place, capsys):
     "config",
     [
         *(RunOptions, OptimizerConfig, NetworkConfig, EvalOptions, PlotOptions, PresetsOptions, SweepOptions),
-        *(entry.config for entry in ALGORITHMS.values()),
+        *(DataOptions, TextOptions, PolicyOptions, RewardOptions, SamplingOptions, TextEvalOptions),
+        *(entry.config for entry in (ALGORITHMS | ALGORITHMS_OF_TEXT).values()),
     ],
 )
 def test_help_says_what_every_flag_means(config):
     """The comments on the fields are the help; a formatter that moves one off its line loses it."""
     source = inspect.getsource(config)
-    for field in dataclasses.fields(config):
-        assert re.search(rf"^    {field.name}: .* = .*  # \w", source, flags=re.M), field.name
+    for name in vars(config)["__annotations__"]:  # those of a base are in its source
+        assert re.search(rf"^    {name}: .* = .*  # \S", source, flags=re.M), name
 
 
 def test_help_shows_the_comments(capsys):

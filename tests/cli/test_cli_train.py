@@ -283,10 +283,10 @@ def test_progress_speed_leaves_compilation_out(monkeypatch, capsys):
 def test_memory_is_flat_in_the_number_of_updates(tmp_path, monkeypatch):
     page, seen = os.sysconf("SC_PAGE_SIZE"), {}
 
-    def watched(values, update, env_steps):
+    def watched(values, update, *rest):
         if update in (200, 2000):
             seen[update] = int(Path("/proc/self/statm").read_text().split()[1]) * page
-        return summarize(values, update, env_steps)
+        return summarize(values, update, *rest)
 
     monkeypatch.setattr(rlx.cli.train, "summarize", watched)
     steps_flag = ["--steps", str(2000 * ENV_STEPS), "--log-every", "1"]

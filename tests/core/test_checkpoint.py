@@ -49,6 +49,17 @@ def test_round_trip_bit_for_bit(saved, like):
     assert_same(load_checkpoint(saved, like()), state())
 
 
+def test_a_part_of_a_state(saved):
+    """As one run begins with the parameters of another, whatever else is in that one's state."""
+    like = jax.eval_shape(state)
+    assert_same(load_checkpoint(saved, like.params, "params"), state().params)
+    assert_same(load_checkpoint(saved, like.params["layer"], "params.layer"), state().params["layer"])
+    with pytest.raises(CheckpointError, match=r"params\.layer\.kernel"):
+        load_checkpoint(saved, state(width=2).params, "params")
+    with pytest.raises(CheckpointError, match="absent"):
+        load_checkpoint(saved, like.params, "para")
+
+
 def test_a_loaded_key_draws_the_same(saved):
     loaded = load_checkpoint(saved, state(1))
     np.testing.assert_array_equal(jax.random.normal(loaded.key), jax.random.normal(state().key))

@@ -4,6 +4,7 @@ import gc
 
 from rlx import envs, lm, nets, ops
 from rlx.algorithms.a2c import A2CConfig, A2CState, a2c, a2c_loss
+from rlx.algorithms.best_of_n import BestOfNConfig, BestOfNState, best_of_n
 from rlx.algorithms.dpo import DPOConfig, DPOState, dpo
 from rlx.algorithms.dqn import DQNConfig, DQNState, dqn, dqn_loss
 from rlx.algorithms.grpo import GRPO_PRESETS, GRPOConfig, GRPOState, grpo, grpo_loss
@@ -62,6 +63,8 @@ __all__ = [
     "A2CState",
     "Algorithm",
     "Batch",
+    "BestOfNConfig",
+    "BestOfNState",
     "CheckpointError",
     "DPOConfig",
     "DPOState",
@@ -102,6 +105,7 @@ __all__ = [
     "a2c",
     "a2c_loss",
     "actor_loss",
+    "best_of_n",
     "checkpoint_steps",
     "chunks",
     "comparison_loss",

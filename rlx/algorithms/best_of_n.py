@@ -109,9 +109,11 @@ def best_of_n(
         return BestOfNState(key, *jax.tree.map(jnp.add, state[1:], added[1:])), metrics
 
     def act(state: BestOfNState, key: Key | None, prompts: Prompts) -> jax.Array:
-        drawn = sample(model, params, key, prompts, sampling, 1 if key is None else config.samples)
-        scores = proxy(sampled_sequences(prompts, drawn)).reshape(drawn.response_length.shape)
+        leading = prompts.length.shape
+        flat = Prompts(prompts.tokens.reshape(-1, prompts.tokens.shape[-1]), prompts.length.reshape(-1))
+        drawn = sample(model, params, key, flat, sampling, 1 if key is None else config.samples)
+        scores = proxy(sampled_sequences(flat, drawn)).reshape(drawn.response_length.shape)
         best = jnp.argmax(scores, axis=1)
-        return jnp.take_along_axis(drawn.response, best[:, None, None], axis=1)[:, 0]
+        return jnp.take_along_axis(drawn.response, best[:, None, None], axis=1).reshape(*leading, -1)
 
     return Algorithm(init, step, act)

@@ -465,6 +465,19 @@ CASES |= {
         mean_member,
     ),
 }
+
+
+def best_of_n(env, config):
+    params = table().init(jax.random.key(0), env.prompts.tokens)
+    return rlx.best_of_n(table(), env.prompts, letters, letters, SAMPLING, config, params), None
+
+
+def measured(state):
+    """Nothing is learnt: what was measured so far, and the key, by which runs that begin alike differ."""
+    return jnp.sum(state.proxy), jnp.sum(state.kl), jax.random.key_data(state.key) / 2.0**32
+
+
+CASES["best-of-n"] = Case(best_of_n, TABLE_TEXT, rlx.BestOfNConfig(4, 4), {}, [], measured)
 SCORING = ("reward-model", "reward-model-rankings")  # to act is to score: nothing is drawn
 OFFLINE = ("sft", "dpo", "dpo-ipo", *SCORING)  # they learn from data: no episode ends
 

@@ -13,7 +13,7 @@ import pytest
 from rlx.lm import LoadError, load_hf
 from rlx.lm.huggingface import transformer_config
 from rlx.lm.safetensors import read_header, read_tensor
-from rlx.lm.sequences import sample
+from rlx.lm.sequences import Prompts, Sampling, sample
 
 DATA = Path(__file__).parents[1] / "data" / "hf"
 NAMES = ["llama", "llama-gqa", "llama3", "qwen2", "qwen3", "qwen2-sharded", "llama-bfloat16"]
@@ -104,8 +104,8 @@ def test_greedy_continuations_are_those_of_transformers(name):
     found = answers(name)
     lengths, greedy = found["lengths"], found["greedy"]
     prompt = found["tokens"][:, : max(lengths)]
-    never = model.config.vocabulary  # no token ends it
-    samples = sample(model, params, None, prompt, jnp.asarray(lengths), greedy.shape[1], never)
+    sampling = Sampling(greedy.shape[1], end=model.config.vocabulary)  # no token ends it
+    samples = sample(model, params, None, Prompts(jnp.asarray(prompt), jnp.asarray(lengths)), sampling)
     np.testing.assert_array_equal(samples.response[:, 0], greedy)
     for row, length, new in zip(prompt, lengths, greedy, strict=True):
         logits = logits_of(model, params, np.concatenate([row[:length], new])[None])[0]

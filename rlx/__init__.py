@@ -19,7 +19,7 @@ from rlx.algorithms.reward_model import (
     reward_model,
     scorer_params,
 )
-from rlx.algorithms.rlhf import RLHFConfig, RLHFState, actor_loss, critic_loss, ptx_loss, rlhf
+from rlx.algorithms.rlhf import RLHFConfig, RLHFState, actor_loss, critic_loss, rlhf
 from rlx.algorithms.sac import (
     SACConfig,
     SACState,
@@ -49,6 +49,7 @@ from rlx.core.rollout import RolloutState, rollout, start_rollout, uniform_polic
 from rlx.core.sweep import rank, select, sweep
 from rlx.core.train import chunks, compile_steps, jit, over_seeds, train
 from rlx.envs import make, vectorize
+from rlx.lm.feedback import ptx_loss
 from rlx.types import Algorithm, Env, Learner, Network, Step, Transition, VectorEnv
 
 __version__ = "0.1.0"

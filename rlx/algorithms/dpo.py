@@ -17,14 +17,13 @@ import optax
 from jax.core import Tracer
 
 from rlx.core.config import require, require_counts, require_finite, require_positive
-from rlx.core.epochs import Epochs, next_rows, start_epochs
+from rlx.core.epochs import Epochs, draw_rows, next_rows, start_epochs
 from rlx.core.learn import gradient_step, init_learner
 from rlx.lm.data import Comparisons
+from rlx.lm.feedback import ptx_loss
 from rlx.lm.pairs import DPO, batched, check_pairs, pair_log_probs, preference_loss
-from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, response_logits, start_params, token_log_probs
+from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, start_params
 from rlx.ops.preferences import PairLoss
-from rlx.ops.random import uniform
-from rlx.ops.sequences import masked_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
 
@@ -62,13 +61,6 @@ class DPOState(NamedTuple):
     learner: Learner
     epochs: Epochs
     reference: tuple[jax.Array, jax.Array]
-
-
-def draw_rows(key: Key, data: PyTree, count: int) -> PyTree:
-    """Draw `count` rows of a pytree of `[M, ...]`, each as likely as another."""
-    number = jax.tree.leaves(data)[0].shape[0]
-    rows = jnp.minimum(number * uniform(key, (count,)), number - 1).astype(jnp.int32)
-    return jax.tree.map(lambda x: x[rows], data)
 
 
 def dpo(
@@ -139,8 +131,8 @@ def dpo(
             value, metrics = preference_loss(params, model, pairs, reference, loss, *terms)
             if text is None:
                 return value, metrics
-            ptx_loss = -masked_mean(token_log_probs(response_logits(model, params, text), text), text.mask)
-            return value + config.ptx_coef * ptx_loss, metrics | {"ptx_loss": ptx_loss}
+            of_text = ptx_loss(params, model, text)
+            return value + config.ptx_coef * of_text, metrics | {"ptx_loss": of_text}
 
         learner, metrics = gradient_step(objective, optimizer, state.learner)
         nothing = {"episodes": jnp.float32(0.0), "episode_return": jnp.float32(0.0)}

@@ -17,8 +17,9 @@ import jax.numpy as jnp
 import optax
 
 from rlx.core.config import require, require_counts, require_finite, require_fraction, require_positive
+from rlx.core.epochs import draw_rows
 from rlx.core.learn import gradient_step, init_learner, minibatches
-from rlx.lm.feedback import shape_scores, token_advantages, token_rewards
+from rlx.lm.feedback import ptx_loss, shape_scores, token_advantages, token_rewards
 from rlx.lm.generate_and_learn import Generated, generate_and_learn
 from rlx.lm.sequences import (
     Prompts,
@@ -34,9 +35,8 @@ from rlx.lm.sequences import (
 from rlx.ops.distributions import Categorical
 from rlx.ops.kl import adaptive_kl, check_kl, exact_kl, k3, kl_reward
 from rlx.ops.policy_gradients import clipped_surrogate, clipped_value_loss
-from rlx.ops.random import uniform
 from rlx.ops.returns import explained_variance
-from rlx.ops.sequences import masked_mean, token_weights, weighted_mean
+from rlx.ops.sequences import token_weights, weighted_mean
 from rlx.types import Algorithm, Key, Learner, Metrics, PyTree
 
 
@@ -161,10 +161,78 @@ def critic_loss(value: jax.Array, batch: RLHFBatch, value_clip: float | None) ->
     return weighted_mean(clipped_value_loss(value, batch.old_value, batch.target, clip), batch.weight)
 
 
-def ptx_loss(params: PyTree, model: Any, text: Sequences) -> jax.Array:
-    """Cross-entropy of pretraining text, nats a token: keeps what the policy knew (arXiv 2203.02155, eq. 2)."""
-    log_prob = token_log_probs(response_logits(model, params, text), text)
-    return -masked_mean(log_prob, text.mask)
+def check_parts(config: RLHFConfig, model: Any, critic: Any, ptx: Sequences | None) -> None:
+    """Raise a ValueError where what `rlhf` is given does not fit its config; warn of a wrong KL penalty."""
+    check_kl(config.kl_form, "both" if config.kl_form == "exact" else "reward")
+    if config.advantage == "gae" and critic is None and getattr(model, "head", "both") != "both":
+        raise ValueError('rlhf: GAE needs a critic: give one, or a model with head="both", or another advantage')
+    if critic is not None and config.advantage != "gae":
+        raise ValueError(f"rlhf: advantage={config.advantage!r} needs no critic")
+    if ptx is None and not isinstance(config.ptx_coef, jax.Array) and config.ptx_coef:
+        raise ValueError(f"rlhf: ptx_coef={config.ptx_coef} needs text: give ptx")
+
+
+def judge(
+    state: RLHFState,
+    generated: Generated,
+    model: Any,
+    critic: Any,
+    ref_params: PyTree,
+    sampling: Sampling,
+    config: RLHFConfig,
+) -> tuple[RLHFBatch, Metrics]:
+    """From judged responses to rows of the losses: KL penalties, rewards of tokens, values, advantages, targets."""
+    sequences, log_prob, score = generated
+    temperature, length = sampling.temperature, sequences.response_length
+    ref_logits = response_logits(model, ref_params, sequences)
+    ref_log_prob = token_log_probs(ref_logits, sequences, temperature)
+    if config.kl_form == "exact":
+        logits = response_logits(model, state.learner.params, sequences)
+        penalty = jnp.where(sequences.mask, exact_kl(logits / temperature, ref_logits / temperature), 0.0)
+    else:
+        penalty = kl_reward(config.kl_form, log_prob, ref_log_prob)
+    ended = sequences.ended(sampling.end)
+    score = shape_scores(score, ended, config.missing_end_penalty, config.score_clip, config.whiten_score)
+    received = token_rewards(score, penalty, length, state.kl_coef)
+    if state.critic is not None:
+        value = response_values(critic, state.critic.params, sequences)
+    elif config.advantage == "gae":
+        value = response_values(model, state.learner.params, sequences)
+    else:
+        value = jnp.zeros_like(log_prob)
+    how = (config.advantage, config.discount, config.trace, config.samples, config.whiten)
+    advantage, target = token_advantages(received, value, length, *how)
+    batch = RLHFBatch(sequences, log_prob, advantage, target, value, jnp.zeros_like(value))
+    kl = jnp.mean(jnp.sum(log_prob - ref_log_prob, axis=1))
+    explained = explained_variance(value * sequences.mask, target)
+    return batch, {"kl": kl, "kl_coef": state.kl_coef, "explained_variance": explained}
+
+
+def policy_loss(
+    params: PyTree,
+    model: Any,
+    ref_params: PyTree,
+    temperature: float,
+    config: RLHFConfig,
+    shared: bool,
+    text: Sequences | None,
+    kl_coef: jax.Array,
+    batch: RLHFBatch,
+) -> tuple[jax.Array, Metrics]:
+    """All that moves the policy's parameters: the actor's loss, the critic's where it shares them, that of text."""
+    features: Any = model.apply(params, rows(batch.sequences), method="features")
+    features = at_response(features, batch.sequences)
+    logits: Any = model.apply(params, features, method="logits")
+    ref_logits = response_logits(model, ref_params, batch.sequences) if config.kl_form == "exact" else None
+    loss, metrics = actor_loss(logits, ref_logits, batch, temperature, config.clip, config.entropy_coef, kl_coef)
+    if shared:
+        value: Any = model.apply(params, features, method="score")
+        metrics["value_loss"] = critic_loss(value, batch, config.value_clip)
+        loss += config.value_coef * metrics["value_loss"]
+    if text is not None:
+        metrics["ptx_loss"] = ptx_loss(params, model, text)
+        loss += config.ptx_coef * metrics["ptx_loss"]
+    return loss, metrics
 
 
 def rlhf(
@@ -196,109 +264,52 @@ def rlhf(
     Raises:
         ValueError: GAE without a critic, a critic without GAE, or `ptx_coef` without `ptx`.
     """
-    exact = config.kl_form == "exact"
-    check_kl(config.kl_form, "both" if exact else "reward")
-    shared = config.advantage == "gae" and critic is None
-    if shared and getattr(model, "head", "both") != "both":
-        raise ValueError('rlhf: GAE needs a critic: give one, or a model with head="both", or another advantage')
-    if critic is not None and config.advantage != "gae":
-        raise ValueError(f"rlhf: advantage={config.advantage!r} needs no critic")
-    if ptx is None and not isinstance(config.ptx_coef, jax.Array) and config.ptx_coef:
-        raise ValueError(f"rlhf: ptx_coef={config.ptx_coef} needs text: give ptx")
+    check_parts(config, model, critic, ptx)
     ref_params = start_params(model, jax.random.key(0), params)
-    temperature = sampling.temperature
+
+    shared = config.advantage == "gae" and critic is None
+    settings = (model, ref_params, sampling.temperature, config, shared)
 
     def init(key: Key) -> RLHFState:
         key, params_key, critic_key = jax.random.split(key, 3)
         learner = init_learner(start_params(model, params_key, params), optimizer)
-        judge = None if critic is None else init_learner(start_params(critic, critic_key, critic_params), optimizer)
-        return RLHFState(key, learner, judge, jnp.float32(config.kl_coef))
-
-    def values(state: RLHFState, sequences: Sequences) -> jax.Array:
-        if state.critic is not None:
-            return response_values(critic, state.critic.params, sequences)
-        if shared:
-            return response_values(model, state.learner.params, sequences)
-        return jnp.zeros(sequences.response.shape)
-
-    def judge(state: RLHFState, generated: Generated) -> tuple[RLHFBatch, jax.Array, Metrics]:
-        sequences, log_prob, score = generated
-        ref_logits = response_logits(model, ref_params, sequences)
-        ref_log_prob = token_log_probs(ref_logits, sequences, temperature)
-        if exact:
-            logits = response_logits(model, state.learner.params, sequences)
-            penalty = jnp.where(sequences.mask, exact_kl(logits / temperature, ref_logits / temperature), 0.0)
-        else:
-            penalty = kl_reward(config.kl_form, log_prob, ref_log_prob)
-        ended = sequences.ended(sampling.end)
-        score = shape_scores(score, ended, config.missing_end_penalty, config.score_clip, config.whiten_score)
-        received = token_rewards(score, penalty, sequences.response_length, state.kl_coef)
-        value = values(state, sequences)
-        how = (config.advantage, config.discount, config.trace, config.samples, config.whiten)
-        advantage, target = token_advantages(received, value, sequences.response_length, *how)
-        kl = jnp.mean(jnp.sum(log_prob - ref_log_prob, axis=1))
-        explained = explained_variance(value * sequences.mask, target)
-        batch = RLHFBatch(sequences, log_prob, advantage, target, value, jnp.zeros_like(value))
-        return batch, kl, {"kl": kl, "kl_coef": state.kl_coef, "explained_variance": explained}
-
-    def policy_loss(
-        params: PyTree, text: Sequences | None, kl_coef: jax.Array, batch: RLHFBatch
-    ) -> tuple[jax.Array, Metrics]:
-        features: Any = model.apply(params, rows(batch.sequences), method="features")
-        features = at_response(features, batch.sequences)
-        logits: Any = model.apply(params, features, method="logits")
-        ref_logits = response_logits(model, ref_params, batch.sequences) if exact else None
-        loss, metrics = actor_loss(logits, ref_logits, batch, temperature, config.clip, config.entropy_coef, kl_coef)
-        if shared:
-            value: Any = model.apply(params, features, method="score")
-            metrics["value_loss"] = critic_loss(value, batch, config.value_clip)
-            loss += config.value_coef * metrics["value_loss"]
-        if text is not None:
-            metrics["ptx_loss"] = ptx_loss(params, model, text)
-            loss += config.ptx_coef * metrics["ptx_loss"]
-        return loss, metrics
+        own = None if critic is None else init_learner(start_params(critic, critic_key, critic_params), optimizer)
+        return RLHFState(key, learner, own, jnp.float32(config.kl_coef))
 
     def value_loss(params: PyTree, batch: RLHFBatch) -> tuple[jax.Array, Metrics]:
-        loss = critic_loss(response_values(critic, params, batch.sequences), batch, config.value_clip)
-        return loss, {}
-
-    def draw_text(key: Key, count: int) -> Sequences | None:
-        if ptx is None:
-            return None
-        number = ptx.response_length.shape[0]
-        index = jnp.minimum(number * uniform(key, (config.ptx_batch_size or count,)), number - 1).astype(jnp.int32)
-        return jax.tree.map(lambda x: x[index], ptx)
+        return critic_loss(response_values(critic, params, batch.sequences), batch, config.value_clip), {}
 
     def learn(state: RLHFState, generated: Generated, key: Key) -> tuple[RLHFState, Metrics]:
         order_key, text_key = jax.random.split(key)
-        batch, kl, measured = judge(state, generated)
+        batch, measured = judge(state, generated, model, critic, ref_params, sampling, config)
         order = minibatches(order_key, len(generated.score), config.num_epochs, config.num_minibatches)
 
         def one(carry: tuple[Learner, Learner | None], x: tuple[jax.Array, Key]) -> tuple[tuple, Metrics]:
-            (learner, judge), (index, key) = carry, x
+            (learner, own), (index, key) = carry, x
             minibatch = jax.tree.map(lambda x: x[index], batch)
             count, size = index.shape[0], minibatch.sequences.size
             minibatch = minibatch._replace(weight=count * token_weights(minibatch.sequences.mask, "token"))
-            text = draw_text(key, count)
+            text = None if ptx is None else draw_rows(key, ptx, config.ptx_batch_size or count)
             learner, metrics = gradient_step(
                 policy_loss,
                 optimizer,
                 learner,
+                *settings,
                 text,
                 state.kl_coef,
                 rows=minibatch,
                 row_size=size if text is None else 1,  # all at once: blocks would each read the whole text
             )
-            if judge is not None:
-                judge, found = gradient_step(value_loss, optimizer, judge, rows=minibatch, row_size=size)
+            if own is not None:
+                own, found = gradient_step(value_loss, optimizer, own, rows=minibatch, row_size=size)
                 metrics |= {"value_loss": found["loss"]}
-            return (learner, judge), metrics
+            return (learner, own), metrics
 
         text_keys = jax.random.split(text_key, order.shape[0])
         (learner, judged), metrics = jax.lax.scan(one, (state.learner, state.critic), (order, text_keys))
         kl_coef = state.kl_coef
         if config.kl_target is not None:
-            kl_coef = adaptive_kl(kl_coef, kl, config.kl_target, config.kl_horizon, len(generated.score))
+            kl_coef = adaptive_kl(kl_coef, measured["kl"], config.kl_target, config.kl_horizon, len(generated.score))
         state = state._replace(learner=learner, critic=judged, kl_coef=kl_coef)
         return state, jax.tree.map(jnp.mean, metrics) | measured
 

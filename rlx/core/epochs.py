@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from rlx.core.learn import minibatches
-from rlx.types import Key
+from rlx.ops.random import uniform
+from rlx.types import Key, PyTree
 
 
 class Epochs(NamedTuple):
@@ -47,3 +48,10 @@ def next_rows(key: Key, epochs: Epochs, batch_size: int) -> tuple[Epochs, jax.Ar
     position = jnp.where(over, 0, epochs.position)
     rows = jax.lax.dynamic_slice(order, (position,), (batch_size,))
     return Epochs(order, position + batch_size), rows
+
+
+def draw_rows(key: Key, data: PyTree, count: int) -> PyTree:
+    """Draw `count` rows of a pytree of `[N, ...]`, each as likely as another."""
+    number = jax.tree.leaves(data)[0].shape[0]
+    rows = jnp.minimum(number * uniform(key, (count,)), number - 1).astype(jnp.int32)
+    return jax.tree.map(lambda x: x[rows], data)

@@ -5,11 +5,15 @@ Axes: B responses, T tokens of a response, G responses to one prompt.
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
+from rlx.lm.sequences import Sequences, response_logits, token_log_probs
 from rlx.ops.groups import group_advantage
-from rlx.ops.sequences import at_end, length_mask, masked_standardize, token_gae
+from rlx.ops.sequences import at_end, length_mask, masked_mean, masked_standardize, token_gae
+from rlx.types import PyTree
 
 
 def shape_scores(
@@ -100,3 +104,9 @@ def token_advantages(
     else:
         advantage, target = response_advantages(reward, length, kind, samples), jnp.zeros_like(value)
     return (masked_standardize(advantage, length_mask(length, reward.shape[1])) if whiten else advantage), target
+
+
+def ptx_loss(params: PyTree, model: Any, text: Sequences) -> jax.Array:
+    """Cross-entropy of pretraining text, nats a token: keeps what the policy knew (arXiv 2203.02155, eq. 2)."""
+    log_prob = token_log_probs(response_logits(model, params, text), text)
+    return -masked_mean(log_prob, text.mask)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from rlx.core.epochs import draw_rows
 from rlx.lm.sequences import Prompts, Sampling, Sequences, complete, sample, sampled_sequences
-from rlx.ops.random import uniform
 from rlx.types import Algorithm, Key, Metrics, PyTree, TwoHalves
 
 
@@ -34,19 +34,12 @@ class Generated(NamedTuple):
 Learn = Callable[[Any, Generated, Key], tuple[Any, Metrics]]
 
 
-def draw_prompts(key: Key, prompts: Prompts, count: int) -> Prompts:
-    """Draw `count` of the prompts, each as likely as another."""
-    number = prompts.length.shape[0]
-    index = jnp.minimum(number * uniform(key, (count,)), number - 1).astype(jnp.int32)
-    return Prompts(*jax.tree.map(lambda x: x[index], prompts))
-
-
 def generate(
     model: Any, params: PyTree, key: Key, prompts: Prompts, sampling: Sampling, num_prompts: int, samples: int
 ) -> tuple[Sequences, jax.Array]:
     """Draw prompts, and `samples` responses to each: `[B]` sequences and their log-probabilities `[B, T]`."""
     prompt_key, sample_key = jax.random.split(key)
-    chosen = draw_prompts(prompt_key, prompts, num_prompts)
+    chosen = draw_rows(prompt_key, prompts, num_prompts)
     drawn = sample(model, params, sample_key, chosen, sampling, samples)
     return sampled_sequences(chosen, drawn), drawn.log_prob.reshape(-1, sampling.max_tokens)
 

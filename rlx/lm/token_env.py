@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from rlx.lm.generate_and_learn import draw_prompts
+from rlx.core.epochs import draw_rows
 from rlx.lm.sequences import Prompts, Sequences, rows
 from rlx.ops.distributions import Categorical
 from rlx.types import Key, PyTree, Step
@@ -55,9 +55,9 @@ class TokenEnv:
 
     def reset(self, key: Key) -> tuple[Sequences, PyTree]:
         """Begin with one of the prompts."""
-        state = Sequences(
-            *draw_prompts(key, self.prompts, 1), jnp.zeros((1, self.max_tokens), jnp.int32), jnp.zeros(1, jnp.int32)
-        )
+        prompts: Prompts = draw_rows(key, self.prompts, 1)
+        nothing = jnp.zeros((1, self.max_tokens), jnp.int32), jnp.zeros(1, jnp.int32)
+        state = Sequences(prompts.tokens, prompts.length, *nothing)
         return state, self._observe(state)
 
     def step(self, key: Key, state: Sequences, action: jax.Array) -> Step:

@@ -77,17 +77,31 @@ def test_a_response_ends_with_its_first_end():
     assert lengths >= {1, 2, 3, 8}  # some end at once, some never
 
 
+class Counted:
+    """A model that notes every token it reads."""
+
+    def __init__(self, model):
+        self.model, self.steps = model, []
+
+    def apply(self, params, *args, method):
+        if method == "decode":
+            jax.debug.callback(lambda step: self.steps.append(int(step)), args[-1])
+        return self.model.apply(params, *args, method=method)
+
+
 def test_sampling_leaves_as_soon_as_all_have_ended():
-    """With an end that is certain the loop makes one step: its second would be counted by the debugger of NaNs."""
+    """With an end that is certain the loop makes one step of eight; with one that never comes, all."""
     model, params = policy(tied=False)
-    certain = jnp.zeros((16, 7)).at[:, END].set(100.0)
-    weights = params["params"]["transformer"] | {"unembedding": certain, "norm": jnp.ones(16)}
-    kernel = jnp.abs(weights["embedding"]) + 1.0  # positive features: the end's logit is the largest
-    weights["embedding"] = kernel
+    weights = params["params"]["transformer"] | {"norm": jnp.ones(16)}
+    weights["embedding"] = jnp.abs(weights["embedding"]) + 1.0  # positive features: so is the end's logit
     weights["layers"] = jax.tree.map(jnp.zeros_like, weights["layers"])
-    samples = draw(model, {"params": {"transformer": weights}})
-    np.testing.assert_array_equal(samples.response_length, 1)
-    np.testing.assert_array_equal(samples.response[..., 0], END)
+    for logit, length in ((100.0, 1), (-100.0, 8)):
+        weights["unembedding"] = jnp.zeros((16, 7)).at[:, END].set(logit)
+        counted = Counted(model)
+        samples = draw(counted, {"params": {"transformer": weights}})
+        jax.effects_barrier()
+        np.testing.assert_array_equal(samples.response_length, length)
+        assert len(counted.steps) == length
 
 
 def test_samples_follow_the_policy():

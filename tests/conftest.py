@@ -21,6 +21,17 @@ os.environ |= {
 VECTORS = ROOT.parent / "shared" / "vectors" / "vectors.json"
 
 
+@pytest.fixture(autouse=True)
+def few_programs():
+    """Drop compiled programs before they are too many: each takes a dozen memory maps, of which Linux grants 65,530."""
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 15_000:
+        import jax
+
+        jax.clear_caches()
+
+
 @pytest.fixture(scope="session")
 def vectors():
     """Numbers that other libraries (verl, OpenRLHF) gave for the same inputs; kept beside the repository."""

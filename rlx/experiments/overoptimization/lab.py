@@ -1,0 +1,116 @@
+"""The laboratory: which worlds and studies a preset has, and running them, each arm kept as soon as it is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from rlx.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from rlx.core.config import require, require_counts
+from rlx.experiments.overoptimization.arms import Arm, Bench, load_outcome, save_outcome
+from rlx.experiments.overoptimization.studies import STUDIES, Grid
+from rlx.experiments.overoptimization.world import World, WorldConfig, first_policy, make_world
+from rlx.types import PyTree
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Studies of one world."""
+
+    world: WorldConfig
+    studies: tuple[str, ...] = ("size",)
+    seeds: int = 8  # S
+
+    def __post_init__(self) -> None:
+        require_counts(self, "seeds")
+        for study in self.studies:
+            require(self, study in STUDIES, f"must be of {', '.join(STUDIES)}", "studies")
+
+    @property
+    def name(self) -> str:
+        """The world's, in tables and files."""
+        return f"world {self.world.seed}, {self.world.gold} gold"
+
+
+@dataclasses.dataclass(frozen=True)
+class LabConfig:
+    """All of an experiment."""
+
+    places: tuple[Place, ...]
+    grid: Grid = Grid()
+    window: tuple[float, float] = (0.3, 4.3)  # of d, in which laws of RL are fitted and curves are drawn
+    smoothing: int = 3  # points of a run's moving average
+    resamples: int = 1000  # of the bootstrap
+
+    def arms(self, place: Place) -> list[Arm]:
+        """The arms of a world's studies, each once, those of one proxy one after another."""
+        arms = {arm.name: arm for study in place.studies for arm in STUDIES[study].arms(self.grid)}
+        order = {arm.proxy: index for index, arm in reversed([*enumerate(arms.values())])}
+        return sorted(arms.values(), key=lambda arm: order[arm.proxy])
+
+
+def place_folder(folder: Path, place: Place) -> Path:
+    """Where a world's outcomes are; another configuration has another place."""
+    digest = hashlib.sha256(json.dumps(dataclasses.asdict(place.world), sort_keys=True).encode()).hexdigest()
+    return folder / "worlds" / f"{place.world.seed}-{place.world.gold}-{digest[:8]}"
+
+
+def run_place(
+    config: LabConfig, place: Place, folder: Path, report: Callable[[str, float], None], stopping: Callable[[], bool]
+) -> bool:
+    """Run the arms of one world that are not done yet.
+
+    Args:
+        config: the experiment's.
+        place: which world.
+        folder: of the experiment.
+        report: is told what was done, and the seconds it took; done earlier is 0 s.
+        stopping: asked between two arms whether to leave.
+
+    Returns:
+        Whether all is done.
+    """
+    here = place_folder(folder, place)
+    here.mkdir(parents=True, exist_ok=True)
+    bench: Bench | None = None
+    for arm in config.arms(place):
+        file, begun = here / f"{arm.name}.npz", time.perf_counter()
+        if load_outcome(file) is None:
+            if stopping():
+                return False
+            if bench is None:
+                bench = Bench(open_world(place.world, here, report), place.seeds)
+                begun = time.perf_counter()
+            save_outcome(file, bench.run(arm))
+            report(arm.name, time.perf_counter() - begun)
+        else:
+            report(arm.name, 0.0)
+    return True
+
+
+def open_world(config: WorldConfig, here: Path, report: Callable[[str, float], None]) -> World:
+    """Make a world, round the first policy that is kept in its folder."""
+    begun = time.perf_counter()
+    params = kept_policy(config, here)
+    world = make_world(config, params)
+    jax.block_until_ready(world.pair_gold)
+    report("world", time.perf_counter() - begun)
+    return world
+
+
+def kept_policy(config: WorldConfig, here: Path) -> PyTree:
+    """The first policy from its file, or learnt and kept."""
+    if (here / "policy" / "0").is_dir():
+        try:
+            return load_checkpoint(here / "policy" / "0", jax.eval_shape(lambda: first_policy(config)))
+        except CheckpointError:
+            pass
+    params = first_policy(config)
+    save_checkpoint(here / "policy", 0, params)
+    return params

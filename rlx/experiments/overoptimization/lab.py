@@ -10,12 +10,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from rlx.core.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from rlx.core.config import require, require_counts
 from rlx.experiments.overoptimization.arms import Arm, Bench, load_outcome, save_outcome
+from rlx.experiments.overoptimization.language import make_language
 from rlx.experiments.overoptimization.studies import STUDIES, Grid
-from rlx.experiments.overoptimization.world import World, WorldConfig, first_policy, make_world
+from rlx.experiments.overoptimization.world import World, WorldConfig, first_policy, make_world, policy_model
 from rlx.types import PyTree
 
 
@@ -108,7 +110,9 @@ def kept_policy(config: WorldConfig, here: Path) -> PyTree:
     """The first policy from its file, or learnt and kept."""
     if (here / "policy" / "0").is_dir():
         try:
-            return load_checkpoint(here / "policy" / "0", jax.eval_shape(lambda: first_policy(config)))
+            language = make_language(jax.random.key(0), config.language)
+            like = jax.eval_shape(policy_model(config, language, "logits").init, jax.random.key(0), np.zeros((1, 1), int))
+            return load_checkpoint(here / "policy" / "0", like)
         except CheckpointError:
             pass
     params = first_policy(config)

@@ -21,6 +21,7 @@ from rlx.cli.language_eval import TextEvalOptions, evaluate_language
 from rlx.cli.language_flags import read_language
 from rlx.cli.language_table import ALGORITHMS_OF_TEXT
 from rlx.cli.metrics import failed_seeds, read_rows
+from rlx.cli.overopt import is_overopt, overopt, resume_overopt
 from rlx.cli.parsing import (
     UsageError,
     default_folder,
@@ -62,6 +63,7 @@ language, each with the flags that --help tells, in this order; eval, resume and
   rlx dpo [TASK] --policy RUN                        learn from comparisons without a reward model
   rlx best-of-n [TASK] --policy RUN [--reward RUN]   what the best of n responses is worth, for every n
 
+  rlx overopt --preset quick --out DIR               what becomes of what is wanted under optimisation: a report
 algorithms: {", ".join(ALGORITHMS)}
 environments: {", ".join(rlx.envs.JAX_ENVS)} (in JAX), and every id that gymnasium knows
 tasks of language: {", ".join(rlx.lm.TASKS)}
@@ -91,6 +93,7 @@ def run(argv: list[str]) -> int:
         "export": lambda argv, _: export(argv),
         "plot": lambda argv, _: plot(argv),
         "presets": lambda argv, _: presets(argv),
+        "overopt": overopt,
     }
     commands |= {name: partial(train_language, name) for name in ALGORITHMS_OF_TEXT}
     if not argv or argv[0] in ("-h", "--help"):
@@ -171,12 +174,16 @@ def resume(argv: list[str], clock: Clock) -> int:
     folder, rest = one_folder(argv, "rlx resume RUN")
     if rest:
         raise UsageError(f"rlx resume takes the run folder alone, not {' '.join(rest)}: flags are in its config.json")
-    spec = read_spec(folder)
-    with user_errors():
-        check(spec)
-    if (folder / "result.json").is_file():
+    finished = (folder / "result.json").is_file()
+    if is_overopt(folder) and not finished:
+        return resume_overopt(folder, clock)
+    spec = None if finished and is_overopt(folder) else read_spec(folder)
+    if finished:
         print(f"{folder} is finished: its result.json is there")
         return 0
+    assert spec is not None
+    with user_errors():
+        check(spec)
     return carry_out(spec, folder, clock)
 
 

@@ -80,18 +80,24 @@ def train_processes(
     workers = min(len(parts), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, context, begin_process, (updates, stopping)) as pool:
         jobs = []
-        # children inherit the mask: signals to the whole process group are the parent's affair from their first moment
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        for index, (seeds, folder) in enumerate(parts):
-            folder.mkdir(parents=True, exist_ok=True)
-            jobs.append(pool.submit(train_process, spec, seeds, folder, events, index))
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        with quiet_signals():
+            for index, (seeds, folder) in enumerate(parts):
+                folder.mkdir(parents=True, exist_ok=True)
+                jobs.append(pool.submit(train_process, spec, seeds, folder, events, index))
         while not all(job.done() for job in jobs):
             if stop.signal:
                 stopping.set()
             with contextlib.suppress(queue.Empty):
                 report(*updates.get(timeout=0.2))
         return [job.result() for job in jobs]
+
+
+@contextlib.contextmanager
+def quiet_signals() -> Iterator[None]:
+    """Begin processes inside: they inherit the mask, and signals to the whole group are the parent's affair alone."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 _updates: Any = None  # of a training process: the queue to its parent, and the event that asks it to stop
@@ -114,13 +120,20 @@ def begin_process(updates: Any, stopping: Any) -> None:
     use_compilation_cache()
 
 
+def channel() -> tuple[Callable[[Any], None], Callable[[], bool]]:
+    """In such a process: what sends to its parent, and what tells whether the parent asks it to stop."""
+    return _updates.put, _stopping.is_set
+
+
 def train_process(spec: Run, seeds: list[int], folder: Path, events: Path | None, index: int) -> Outcome:
     """Train one group in this process."""
 
-    def report(update: int, mean: float | None) -> None:
-        _updates.put((update, mean, index))
+    send, stopping = channel()
 
-    return train_group(spec, seeds, folder, events, report, warn, _stopping.is_set)
+    def report(update: int, mean: float | None) -> None:
+        send((update, mean, index))
+
+    return train_group(spec, seeds, folder, events, report, warn, stopping)
 
 
 def merge_rows(folders: list[Path], file: Path, unit: str) -> None:

@@ -63,6 +63,11 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def command_line() -> str:
+    """The command that is running, as it may be typed again."""
+    return shlex.join(["rlx", *sys.argv[1:]])
+
+
 def _version(name: str) -> str:
     try:
         return version(name)
@@ -111,7 +116,7 @@ def finish(
         "run_s": round(run_s, 3),
         f"{spec.unit}_per_s": round(steps_here / run_s, 1) if run_s else None,
         **provenance(),
-        "command": shlex.join(["rlx", *sys.argv[1:]]),
+        "command": command_line(),
     }
     begun = {seed: outcome.start for (seeds, _), outcome in zip(parts, outcomes, strict=True) for seed in seeds}
     if any(begun.values()):

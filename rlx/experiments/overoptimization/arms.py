@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from rlx.experiments.overoptimization.methods import (
@@ -95,7 +94,8 @@ class Bench:
             make_reward = functools.partial(proxy_reward, world, arm.proxy)
             curves = reinforcement_curves(world, arm.method, make_reward, proxy)
         size = sum(leaf[0, 0].size for leaf in jax.tree.leaves(proxy.params))
-        return Outcome(curves, np.array(size), proxy.accuracy, proxy.correlation, proxy.loss)
+        found = (np.asarray(x) for x in (proxy.accuracy, proxy.correlation, proxy.loss))
+        return Outcome(curves, np.array(size), *found)
 
 
 def save_outcome(file: Path, outcome: Outcome) -> None:

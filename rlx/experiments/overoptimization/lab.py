@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -101,7 +102,7 @@ def open_world(config: WorldConfig, here: Path, report: Callable[[str, float], N
     begun = time.perf_counter()
     params = kept_policy(config, here)
     world = make_world(config, params)
-    jax.block_until_ready(world.pair_gold)
+    (here / "world.json").write_text(json.dumps(describe(world), indent=1))
     report("world", time.perf_counter() - begun)
     return world
 
@@ -111,10 +112,34 @@ def kept_policy(config: WorldConfig, here: Path) -> PyTree:
     if (here / "policy" / "0").is_dir():
         try:
             language = make_language(jax.random.key(0), config.language)
-            like = jax.eval_shape(policy_model(config, language, "logits").init, jax.random.key(0), np.zeros((1, 1), int))
+            like = jax.eval_shape(
+                policy_model(config, language, "logits").init, jax.random.key(0), np.zeros((1, 1), int)
+            )
             return load_checkpoint(here / "policy" / "0", like)
         except CheckpointError:
             pass
     params = first_policy(config)
     save_checkpoint(here / "policy", 0, params)
     return params
+
+
+def describe(world: World, samples: int = 6) -> dict[str, Any]:
+    """What the report tells of a world: the first policy in numbers, and some of its responses."""
+    tokenizer, pool = world.language.tokenizer, world.pool
+
+    def text(tokens: jax.Array, length: jax.Array) -> str:
+        return tokenizer.decode(np.asarray(tokens[: int(length)]).tolist())
+
+    return {
+        "policy_parameters": world.model.config.parameter_count,
+        "policy_entropy": -float(np.mean(pool.log_prob)),
+        "response_length": float(np.mean(pool.response_length)),
+        "samples": [
+            {
+                "prompt": text(pool.prompts.tokens[row, 1:], pool.prompts.length[row] - 1),
+                "response": text(pool.response[row, 0], pool.response_length[row, 0]),
+                "gold": float(world.pool_gold[row, 0]),
+            }
+            for row in range(min(samples, len(pool.response)))
+        ],
+    }

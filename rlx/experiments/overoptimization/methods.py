@@ -62,8 +62,9 @@ class Curves(NamedTuple):
     Attributes:
         point: `[K]` the number n of best-of-n, else updates so far.
         kl: `[S, B, K]` nats from the first policy. Of best-of-n its upper bound.
-        proxy: `[S, B, K]`; of direct alignment the share of its comparisons that its implicit reward has right.
-        gold: `[S, B, K]`.
+        proxy: `[S, B, K]` reward above the first policy's mean on the same prompt; of direct alignment the share of its
+            comparisons that its implicit reward has right.
+        gold: `[S, B, K]` likewise.
         length: `[S, B, K]` tokens of a response.
     """
 
@@ -77,7 +78,7 @@ class Curves(NamedTuple):
 def numbers_of(samples: int) -> tuple[int, ...]:
     """The numbers n that best-of-n is measured at, two to an octave, 1 to `samples`."""
     steps = np.arange(0.0, np.log2(samples) + 0.25, 0.5)
-    return tuple(sorted({min(int(round(2.0**x)), samples) for x in steps}))
+    return tuple(sorted({min(round(2.0**x), samples) for x in steps}))
 
 
 def best_of_n_curves(world: World, config: ProxyConfig, proxy: Proxy) -> Curves:
@@ -86,19 +87,18 @@ def best_of_n_curves(world: World, config: ProxyConfig, proxy: Proxy) -> Curves:
 
     @jit
     def measure(proxy: Proxy) -> tuple[jax.Array, ...]:
-        gold = pool_scores(world.gold, world.pool)  # [B, G]
         length = world.pool.response_length.astype(float)
 
         def of_seed(one: Proxy) -> tuple[jax.Array, ...]:
             scores = pool_scores(proxy_reward(world, config, one), world.pool)
-            along = lambda what: jax.vmap(lambda p, x: best_of_n_curve(p, x, ns))(scores, what)  # noqa: E731
-            return along(scores), along(gold), along(length)
+            best = lambda what: jax.vmap(lambda p, x: best_of_n_curve(p, x, ns))(scores, what)  # noqa: E731
+            return best(scores), best(world.pool_gold), best(length)
 
         return over_members(of_seed, proxy)
 
     scores, gold, length = measure(proxy)
     kl = jnp.broadcast_to(best_of_n_kl_bound(jnp.array(ns)), scores.shape)
-    return Curves(jnp.array(ns), kl, scores, gold, length)
+    return Curves(jnp.array(ns), kl, scores - scores[..., :1], gold - gold[..., :1], length)
 
 
 def judge(world: World, params: PyTree, key: Key, reward: Reward, samples: int) -> dict[str, jax.Array]:
@@ -159,9 +159,12 @@ def run_curve(
     """Run an algorithm, and judge its policy before the first update and after every few: `[K, B]`, and its end."""
     init_key, judge_key = jax.random.split(key)
     points = config.updates // config.every
+    start = {"proxy": pool_scores(reward, world.pool), "gold": world.pool_gold}
+    start = jax.tree.map(lambda x: jnp.mean(x, axis=1), start)  # [B]
 
     def look(state: Any, key: Key) -> dict[str, jax.Array]:
-        return judge(world, state.learner.params, key, reward, config.judged)
+        found = judge(world, state.learner.params, key, reward, config.judged)
+        return found | {name: found[name] - start[name] for name in start}
 
     def advance(state: Any, key: Key) -> tuple[Any, dict[str, jax.Array]]:
         found = look(state, key)

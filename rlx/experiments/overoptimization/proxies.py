@@ -123,7 +123,7 @@ def recalibrate(difference: jax.Array, gold_difference: jax.Array) -> jax.Array:
 
         scale = argmin mean CE(sigmoid(gold difference), sigmoid(scale * difference))
 
-    (Gao et al. 2022, arXiv 2210.10760, sec. 2.2.) The loss is convex in the scale: its slope's zero is found by halving.
+    (Gao et al. 2022, arXiv 2210.10760, sec. 2.2.) It is convex in the scale; the slope's zero is found by halving.
     """
     soft = jax.nn.sigmoid(gold_difference)
 

@@ -10,15 +10,14 @@ import functools
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from rlx.algorithms.sft import SFTConfig, sft
 from rlx.core.config import require, require_counts, require_positive
 from rlx.core.train import jit, train
-from rlx.experiments.overoptimization.golds import GOLDS, Gold, normalized
+from rlx.experiments.overoptimization.golds import GOLDS, normalized
 from rlx.experiments.overoptimization.language import Language, LanguageConfig, make_language
-from rlx.lm.best_of_n import Pool, pool
+from rlx.lm.best_of_n import Pool, pool, pool_scores
 from rlx.lm.rewards import Reward
 from rlx.lm.sequences import Prompts, Sequences
 from rlx.nets.transformer import Transformer, TransformerConfig
@@ -58,8 +57,9 @@ class World(NamedTuple):
         language: what texts look like.
         model: the policy's transformer, with logits and a value, `head="both"`: any optimiser can take it.
         params: of the first policy, `{"params": {"transformer": ...}}`.
-        gold: the gold reward, of mean 0 and variance 1 under the first policy.
+        gold: the gold reward.
         pool: `[B, G]` responses of the first policy, with what is judged on as prompts.
+        pool_gold: `[B, G]` their gold rewards.
         pairs: `[N, 2]` other responses of it, two to each of N prompts; the last `held_out` are never learned from.
         pair_gold: `[N, 2]` their gold rewards.
         key: of everything that happens in it.
@@ -71,6 +71,7 @@ class World(NamedTuple):
     params: PyTree
     gold: Reward
     pool: Pool
+    pool_gold: jax.Array
     pairs: Sequences
     pair_gold: jax.Array
     key: Key
@@ -116,13 +117,13 @@ def first_policy(config: WorldConfig) -> PyTree:
     return learn()
 
 
-def make_world(config: WorldConfig, params: PyTree, gold: Gold | None = None) -> World:
+def make_world(config: WorldConfig, params: PyTree, gold: Reward | None = None) -> World:
     """Make a world round its first policy.
 
     Args:
         config: the settings.
         params: of `first_policy`, or of one's own of the same shape.
-        gold: one's own; None: as the config says.
+        gold: one's own reward, as it is; None: the one that the config names, with mean 0 and variance 1 on the pool.
     """
     keys = world_keys(config)
     language = make_language(keys["language"], config.language)
@@ -136,7 +137,8 @@ def make_world(config: WorldConfig, params: PyTree, gold: Gold | None = None) ->
     number = config.comparisons + config.held_out
     judged = draw(keys["pool"], language.prompts(prompt_key, config.prompts), config.samples)
     two = draw(keys["pairs"], language.prompts(other_key, number), 2).sequences
-    reward = (GOLDS[config.gold] if gold is None else gold)(keys["gold"], language, two)
-    reward = normalized(reward, judged.sequences)  # of these prompts, so that every curve begins at 0
+    if gold is None:
+        gold = normalized(GOLDS[config.gold](keys["gold"], language, two), judged.sequences)
     pairs = jax.tree.map(lambda x: x.reshape(number, 2, *x.shape[1:]), two)
-    return World(config, language, model, params, reward, judged, pairs, jit(reward)(pairs), keys["rest"])
+    of_pool, of_pairs = jit(lambda: (pool_scores(gold, judged), gold(pairs)))()
+    return World(config, language, model, params, gold, judged, of_pool, pairs, of_pairs, keys["rest"])

@@ -122,6 +122,29 @@ def test_pretraining_text_keeps_its_likelihood():
     assert losses[1][-5:].mean() < losses[0][-5:].mean() - 0.1
 
 
+def test_one_program_vmaps_over_seeds_and_over_beta():
+    """A shared trunk with text, a critic of its own, none: each is traced once. (Alone or many: test_conformance.)"""
+    ways = [
+        ({"ptx_coef": 0.1}, {"ptx": LANGUAGE.strings}),
+        ({}, {"model": TabularModel(LANGUAGE), "critic": TabularModel(LANGUAGE, "both")}),
+        ({"advantage": "leave_one_out", "samples": 2}, {"model": TabularModel(LANGUAGE)}),
+    ]
+    betas, keys = jnp.array([0.01, 5.0]), jax.random.split(jax.random.key(0), 3)
+    for changes, parts in ways:
+        traces = []
+
+        def run(beta, key, changes=changes, parts=parts, traces=traces):
+            traces.append(beta)
+            config = rlx.RLHFConfig(num_prompts=4, num_epochs=1, num_minibatches=2, kl_coef=beta, **changes)
+            return rlx.train(make(config, **parts), key, 3)[1]
+
+        found = rlx.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(betas, keys)
+        assert len(traces) == 1
+        assert found["kl"].shape == (2, 3, 3)
+        assert np.all(found["entropy"][0, :, 2] != found["entropy"][1, :, 2])  # at first there is no KL
+        assert len(np.unique(found["entropy"][0, :, 0])) == 3
+
+
 def test_a_critic_of_its_own_may_begin_as_the_reward_model():
     model, critic = TabularModel(LANGUAGE), TabularModel(LANGUAGE, "both")
     judged = {"params": {"scores": jnp.arange(85.0)}}

@@ -168,8 +168,9 @@ def test_what_does_not_fit_is_refused():
         rlx.RLHFConfig(advantage="leave_one_out")
     with pytest.raises(ValueError, match="parameters reward have no place in the model"):
         rlx.lm.sequences.start_params(TabularModel(LANGUAGE), jax.random.key(0), {"params": {"reward": 0}})
-    with pytest.warns(UserWarning, match="'k3' in the reward"):
+    with pytest.warns(UserWarning, match="'k3' in the reward") as warned:
         make(dataclasses.replace(PLAIN, kl_form="k3"))
+    assert [warning.filename for warning in warned] == [__file__]  # where the choice was made
 
 
 def test_the_critics_loss_against_a_published_number():

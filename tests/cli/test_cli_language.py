@@ -250,6 +250,10 @@ CASES = {
     "policy without a value": (["grpo", "copy", "--policy"], ["--policy", "value"]),
     "policy of another vocabulary": (["grpo", "add", "--policy", "SFT"], ["vocabulary", "abcdefgh=", "0123456789+="]),
     "no reward model": (["grpo", "copy", "--policy", "SFT", "--reward", "SFT"], ["no reward model", "a run of sft"]),
+    "an ensemble without its amount": (
+        ["grpo", "--policy", "SFT", "--reward", "RM", "--ensemble", "uncertainty"],
+        ["'uncertainty' needs an amount"],
+    ),
     "policy is a reward model": (["rlhf", "--policy", "RM"], ["no policy", "a run of reward-model"]),
     "no such seed": (["grpo", "--policy", "SFT", "--policy-seed", "7"], ["--policy-seed 7", "[0, 1]"]),
     "preset": (["grpo", "--policy", "SFT", "--preset", "dap"], ["dap", "did you mean dapo"]),

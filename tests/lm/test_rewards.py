@@ -116,6 +116,14 @@ def test_rewards_of_ensembles():
         np.testing.assert_allclose(reward_of(MODEL, three, **options)(ROWS), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_a_reward_that_cannot_be_is_refused_when_it_is_made():
+    for options in ({"how": "uncertainty"}, {"how": "quantile", "amount": 2.0}, {"how": "most"}):
+        with pytest.raises(ValueError, match="ensemble_score by"):
+            reward_of(MODEL, params(0, 1), **options)
+    with pytest.raises(ValueError, match="1 members have no variance with ddof 1"):
+        reward_of(MODEL, params(0), "uncertainty", 0.5, ddof=1)
+
+
 def test_rewards_trace_and_vmap_over_amounts():
     three = params(0, 1, 2)
     amounts = jnp.array([0.0, 0.5])

@@ -127,5 +127,7 @@ def test_ensembles_refuse():
     for how, words in [("uncertainty", "needs an amount"), ("quantile", "needs an amount"), ("max", "is none of")]:
         with pytest.raises(ValueError, match=words):
             ensemble_score(jnp.zeros((3, 2)), how)
+    with pytest.raises(ValueError, match=r"'quantile' needs an amount of 0 to 1, not 1\.5"):
+        ensemble_score(jnp.zeros((3, 2)), "quantile", 1.5)
     with pytest.raises(ValueError, match="1 members have no variance"):
         ensemble_score(jnp.zeros((1, 2)), "uncertainty", 0.5, 1)

@@ -345,6 +345,35 @@ def test_both_fall_where_responses_share_features_and_not_in_a_table():
     assert np.all(np.diff(metrics["chosen_log_prob"]) > 0)
 
 
+def test_a_falling_chosen_response_is_no_harm_by_itself():
+    """K12: pairs of all strings, judged by a reward that the features express: gold rises to the end all the same."""
+    language = Language(3, 2)  # 7 strings
+    features = np.random.default_rng(0).normal(size=(7, 3))
+    reward = features @ np.array([1.0, -2.0, 0.5])
+    model = LogLinearModel(language, base=jnp.zeros(7), string_features=features)
+    params = model.init(KEY, jnp.zeros((1, 1), jnp.int32))
+    better, worse = np.nonzero(reward[:, None] > reward)
+    config = DPOConfig(batch_size=len(better), beta=0.1)
+    pairs = compare(language, list(better), list(worse))
+
+    @rlx.jit
+    def run(key):
+        algorithm = dpo(model, pairs, optax.sgd(5.0), Sampling(2, 0), config, params)
+        state, golds = algorithm.init(key), []
+        for _ in range(4):
+            state, metrics = jax.lax.scan(lambda state, _: algorithm.step(state), state, length=100)
+            log_prob = string_log_probs(model, state.learner.params, language)
+            golds.append((jnp.exp(log_prob) @ reward, divergence(log_prob, jax.nn.log_softmax(jnp.zeros(7)))))
+        return jnp.array(golds), metrics
+
+    golds, metrics = run(KEY)
+    assert np.all(np.diff(golds[:, 0]) > 0)
+    assert golds[-1, 0] > 0.9 * reward.max()
+    assert np.all(np.diff(golds[:, 1]) > 0)  # ever further from the reference
+    assert metrics["chosen_log_prob"][-1] < np.log(1 / 7) - 5.0
+    assert metrics["rejected_log_prob"][-1] < metrics["chosen_log_prob"][-1]
+
+
 @pytest.mark.parametrize(
     ("loss", "config"),
     [

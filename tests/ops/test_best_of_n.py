@@ -96,6 +96,38 @@ def test_curve_by_monte_carlo():
     np.testing.assert_allclose(found[1], 1.0294 / np.sqrt(2), atol=0.02)  # E max of 4 normals, half of it gold's
 
 
+@pytest.mark.parametrize(
+    ("freedom", "expected"), [(None, None), (3, {64: 1.47, 4096: 0.46}), (2, {16: 1.13, 4096: 0.11})]
+)
+def test_a_proxy_with_heavy_tails_is_exploited(freedom, expected):
+    """K5: gold is normal, the proxy has an error: normal, gold rises for ever; of few degrees of freedom, it falls."""
+    ns = (1, 4, 16, 64, 512, 4096)
+
+    @jax.jit
+    @jax.vmap
+    def curves(key):
+        gold_key, error_key = jax.random.split(key)
+        gold = jax.random.normal(gold_key, (30_000,))
+        error = jax.random.normal(error_key, gold.shape) if freedom is None else student(error_key, gold.shape)
+        proxy = gold + 0.5 * error
+        return best_of_n_curve(proxy, gold, ns), best_of_n_curve(proxy, proxy, ns)
+
+    def student(key, shape):
+        normal_key, scale_key = jax.random.split(key)
+        squares = jnp.sum(jnp.square(jax.random.normal(scale_key, (freedom, *shape))), axis=0)
+        return jax.random.normal(normal_key, shape) * jnp.sqrt(freedom / squares)
+
+    gold, proxy = (x.mean(axis=0) for x in curves(jax.random.split(jax.random.key(0), 40)))
+    if freedom is None:
+        np.testing.assert_allclose(gold, proxy / 1.25, atol=0.03)  # K1: the share of the proxy's variance that is gold
+        assert np.all(np.diff(gold) > 0.3)
+    else:
+        for n, value in expected.items():
+            np.testing.assert_allclose(gold[ns.index(n)], value, atol=0.1)
+        assert int(np.argmax(gold)) == ns.index(min(expected))
+        assert np.all(np.diff(proxy) > 0.3)
+
+
 def test_curve_of_a_large_pool_and_several_prompts():
     """A uniform proxy of 60,000: n / (n + 1), for many n at once."""
     proxy, ns = jnp.linspace(0.0, 1.0, 60_000), (1, 2, 10, 100, 1000, 10_000, 60_000)

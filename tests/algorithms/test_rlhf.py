@@ -89,7 +89,7 @@ def make(config=PLAIN, model=None, **options):
 @functools.cache
 def run(steps=30, **changes):
     algorithm = make(dataclasses.replace(PLAIN, **changes))
-    return jax.jit(lambda key: rlx.train(algorithm, key, steps))(jax.random.key(0))
+    return rlx.jit(lambda key: rlx.train(algorithm, key, steps), once=True)(jax.random.key(0))
 
 
 def test_it_learns_and_reports():
@@ -118,7 +118,8 @@ def test_pretraining_text_keeps_its_likelihood():
     losses = []
     for coef in (0.0, 3.0):
         algorithm = make(dataclasses.replace(PLAIN, ptx_coef=coef), ptx=text)
-        losses.append(jax.jit(lambda key, a=algorithm: rlx.train(a, key, 30))(jax.random.key(0))[1]["ptx_loss"])
+        run = rlx.jit(lambda key, a=algorithm: rlx.train(a, key, 30), once=True)
+        losses.append(run(jax.random.key(0))[1]["ptx_loss"])
     assert losses[1][-5:].mean() < losses[0][-5:].mean() - 0.1
 
 
@@ -138,7 +139,7 @@ def test_one_program_vmaps_over_seeds_and_over_beta():
             config = rlx.RLHFConfig(num_prompts=4, num_epochs=1, num_minibatches=2, kl_coef=beta, **changes)
             return rlx.train(make(config, **parts), key, 3)[1]
 
-        found = rlx.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)))(betas, keys)
+        found = rlx.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)), once=True)(betas, keys)
         assert len(traces) == 1
         assert found["kl"].shape == (2, 3, 3)
         assert np.all(found["entropy"][0, :, 2] != found["entropy"][1, :, 2])  # at first there is no KL
@@ -152,7 +153,7 @@ def test_a_critic_of_its_own_may_begin_as_the_reward_model():
     state = algorithm.init(jax.random.key(0))
     np.testing.assert_array_equal(state.critic.params["params"]["scores"], jnp.arange(85.0))
     np.testing.assert_array_equal(state.learner.params["params"]["table"], PARAMS["params"]["table"])
-    after, metrics = jax.jit(algorithm.step)(state)
+    after, metrics = rlx.jit(algorithm.step, once=True)(state)
     assert np.abs(after.critic.params["params"]["scores"] - jnp.arange(85.0)).max() > 1e-3
     assert np.isfinite(metrics["value_loss"])
 

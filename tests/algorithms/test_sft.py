@@ -1,5 +1,7 @@
 """Supervised fine-tuning: its loss token by token, what it must not see, and a small language learned from nothing."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,8 @@ ROWS = Sequences(
     jnp.array([3, 4, 0]),  # ended, full, empty
 )
 PARAMS = MODEL.init(jax.random.key(0), ROWS.prompt)
-FIND = jax.jit(jax.value_and_grad(lambda params, batch: rlx.sft_loss(params, MODEL, batch), has_aux=True))
+once = functools.partial(rlx.jit, once=True)  # what compiles sooner, as all here is small
+FIND = once(jax.value_and_grad(lambda params, batch: rlx.sft_loss(params, MODEL, batch), has_aux=True))
 
 
 def batch(rows):
@@ -31,7 +34,7 @@ def batch(rows):
 def test_the_loss_is_that_of_the_tokens_of_responses():
     (loss, metrics), _ = FIND(PARAMS, batch(ROWS))
     losses, right = [], []
-    read = jax.jit(MODEL.apply)
+    read = once(MODEL.apply)
     for prompt, before, response, after in zip(*map(np.asarray, ROWS), strict=True):
         text = np.zeros(7, np.int32)
         text[: before + after] = [*prompt[:before], *response[:after]]
@@ -66,7 +69,7 @@ def test_it_comes_to_the_distribution_of_its_data():
     data = jax.tree.map(lambda x: jnp.repeat(x, counts, axis=0, total_repeat_length=100), language.strings)
     optimizer = optax.adam(optax.cosine_decay_schedule(0.3, 80))
     algorithm = rlx.sft(model, data, optimizer, Sampling(2, END), rlx.SFTConfig(batch_size=100))
-    state, _ = rlx.jit(lambda key: rlx.train(algorithm, key, 80))(jax.random.key(0))
+    state, _ = once(lambda key: rlx.train(algorithm, key, 80))(jax.random.key(0))
     found = string_log_probs(model, state.learner.params, language)
     assert total_variation(found, jnp.log(counts / 100)) < 0.01
 
@@ -85,15 +88,15 @@ def test_a_language_model_from_nothing_comes_to_the_entropy_of_its_text():
     state, metrics = rlx.jit(lambda key: rlx.train(algorithm, key, 120))(jax.random.key(1))
     assert metrics["loss"][0] > entropy + 0.5
     assert entropy - 0.03 < metrics["loss"][-16:].mean() < entropy + 0.05  # the last two epochs
-    logits = jax.jit(model.apply)(state.learner.params, jnp.arange(4)[:, None])[:, 0]
+    logits = once(model.apply)(state.learner.params, jnp.arange(4)[:, None])[:, 0]
     np.testing.assert_allclose(jax.nn.softmax(logits), chain, atol=0.1)
-    greedy = rlx.jit(algorithm.act)(state, None, Prompts(jnp.array([[1]]), jnp.array([1])))
+    greedy = once(algorithm.act)(state, None, Prompts(jnp.array([[1]]), jnp.array([1])))
     assert greedy[0, 0] == 2  # after 1 comes 2
 
 
 def test_it_begins_where_it_is_told():
     algorithm = rlx.sft(MODEL, ROWS, optax.sgd(0.0), Sampling(4, END), rlx.SFTConfig(batch_size=3), PARAMS)
-    state, metrics = rlx.jit(algorithm.step)(algorithm.init(jax.random.key(7)))
+    state, metrics = once(algorithm.step)(algorithm.init(jax.random.key(7)))
     jax.tree.map(np.testing.assert_array_equal, state.learner.params, PARAMS)
     np.testing.assert_allclose(metrics["loss"], FIND(PARAMS, batch(ROWS))[0][0], rtol=1e-5)
     with pytest.raises(ValueError, match="batch_size=0: must be an integer above 0"):

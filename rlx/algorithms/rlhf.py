@@ -162,8 +162,7 @@ def critic_loss(value: jax.Array, batch: RLHFBatch, value_clip: float | None) ->
 
 
 def check_parts(config: RLHFConfig, model: Any, critic: Any, ptx: Sequences | None) -> None:
-    """Raise a ValueError where what `rlhf` is given does not fit its config; warn of a wrong KL penalty."""
-    check_kl(config.kl_form, "both" if config.kl_form == "exact" else "reward")
+    """Raise a ValueError where what `rlhf` is given does not fit its config."""
     if config.advantage == "gae" and critic is None and getattr(model, "head", "both") != "both":
         raise ValueError('rlhf: GAE needs a critic: give one, or a model with head="both", or another advantage')
     if critic is not None and config.advantage != "gae":
@@ -264,6 +263,7 @@ def rlhf(
     Raises:
         ValueError: GAE without a critic, a critic without GAE, or `ptx_coef` without `ptx`.
     """
+    check_kl(config.kl_form, "both" if config.kl_form == "exact" else "reward")
     check_parts(config, model, critic, ptx)
     ref_params = start_params(model, jax.random.key(0), params)
 

@@ -155,14 +155,14 @@ def train_language(algorithm: str, argv: list[str], clock: Clock) -> int:
     with user_errors():
         spec = read_language(algorithm, argv)
         check(spec)
-    out, report = spec.run.out, spec.texts.report
+    out = spec.run.out
     assert out is not None
     make_folder(out)
     if spec.given:
         save_checkpoint(out / GIVEN, 0, spec.given)
     write_json(out / "config.json", spec.to_json())
-    if report is not None:
-        print(f"data: {report}")
+    for flag, report in spec.texts.reports.items():
+        print(f"{flag}: {report}")
     return carry_out(spec, out, clock)
 
 

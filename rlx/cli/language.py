@@ -17,12 +17,13 @@ from rlx.cli.options import (
     LanguageRunOptions,
     OptimizerConfig,
     PolicyOptions,
+    PtxOptions,
     RewardOptions,
     SamplingOptions,
     TransformerOptions,
 )
 from rlx.cli.spec import Spec
-from rlx.cli.texts import Reward, Texts, file_records, fingerprint, prompts_of, task_records, tokenizer_named
+from rlx.cli.texts import Records, Reward, Texts, file_records, fingerprint, prompts_of, task_records, tokenizer_named
 from rlx.core.checkpoint import load_checkpoint
 from rlx.lm.rewards import Normalization, reward_of
 from rlx.lm.sequences import Prompts
@@ -52,6 +53,7 @@ class LanguageSpec:
     data: DataOptions
     policy: PolicyOptions
     reward: RewardOptions
+    ptx: PtxOptions
     config: Any
     optimizer: OptimizerConfig
     network: TransformerOptions
@@ -87,12 +89,17 @@ class LanguageSpec:
     @property
     def place(self) -> str:
         """What it is about."""
-        return self.task or self.data_name
+        return self.task or self.file_name
 
     @property
-    def data_name(self) -> str:
-        """The first file, or "text"."""
-        return self.data.data[0].name if self.data.data else "text"
+    def files(self) -> tuple[Path, ...]:
+        """All that it reads."""
+        return self.data.data + self.ptx.ptx
+
+    @property
+    def file_name(self) -> str:
+        """The first of them, or "text"."""
+        return self.files[0].name if self.files else "text"
 
     @property
     def seeds(self) -> list[int]:
@@ -163,17 +170,13 @@ class LanguageSpec:
     @cached_property
     def texts(self) -> Texts:
         """What it learns from; read or made once."""
-        task = TASKS[self.task]() if self.task else None
-        tokenizer, entry = tokenizer_named(self.tokens), self.entry
-        if self.data.data:
-            split = task is None
-            records = file_records(entry.records, self.data, tokenizer, self.sampling.max_tokens, split)
-        elif task is None:
+        task, entry = TASKS[self.task]() if self.task else None, self.entry
+        records = self._records(entry.records, self.data.data, split=task is None)
+        if records is None:
             raise ValueError(f"{self.algorithm}: say what to learn from: a task ({', '.join(TASKS)}) or --data FILE")
-        else:
-            records = task_records(entry.records, task, self.data)
-        if self.data.data and self.sha256 and fingerprint(records.train) != self.sha256:
-            raise ValueError(f"{self.data_name} and its like are not what the run began with: put the old files back")
+        mix = self._mix()
+        if self.sha256 and fingerprint((records.train, mix and mix.train)) != self.sha256:
+            raise ValueError(f"{self.file_name} and its like are not what the run began with: put the old files back")
         reward = self._reward(task.reward if task else None)
 
         def prompts(key: Key, num: int) -> Prompts:
@@ -181,8 +184,34 @@ class LanguageSpec:
 
         judged = task.reward if task else reward
         words, measure = entry.measure(self, records, judged, prompts, "gold reward" if task else "reward")
-        more = entry.more(self)
-        return Texts(tokenizer, records.train, prompts, measure, words, judged, more, records.report)
+        reports = {"data": records.report, "ptx": mix and mix.report}
+        return Texts(
+            tokenizer_named(self.tokens),
+            records.train,
+            mix and mix.train,
+            prompts,
+            measure,
+            words,
+            judged,
+            entry.more(self),
+            {name: report for name, report in reports.items() if report is not None},
+        )
+
+    def _records(self, kind: str, files: tuple[Path, ...], split: bool) -> Records | None:
+        """Records of files, or else of the task; None where there is neither."""
+        if files:
+            options, tokenizer = dataclasses.replace(self.data, data=files), tokenizer_named(self.tokens)
+            return file_records(kind, options, tokenizer, self.sampling.max_tokens, split)
+        return task_records(kind, TASKS[self.task](), self.data) if self.task else None
+
+    def _mix(self) -> Records | None:
+        """Text whose loss is mixed in; None where there is none, or it weighs nothing."""
+        if not self.ptx.ptx and not getattr(self.config, "ptx_coef", 0.0):
+            return None
+        mix = self._records("demonstrations", self.ptx.ptx, split=False)
+        if mix is None:
+            raise ValueError(f"{self.algorithm}: ptx_coef={self.config.ptx_coef} needs text: --ptx FILE")
+        return mix
 
     def _reward(self, gold: Reward | None) -> Reward | None:
         if self.scorer is None:
@@ -223,13 +252,14 @@ PARTS: dict[str, Any] = {
     "data": DataOptions,
     "policy": PolicyOptions,
     "reward": RewardOptions,
+    "ptx": PtxOptions,
     "config": None,
     "optimizer": OptimizerConfig,
     "network": TransformerOptions,
     "sampling": SamplingOptions,
     "scorer": TransformerOptions,
 }
-PATHS = ("out", "data", "policy", "reward")
+PATHS = ("out", "data", "policy", "reward", "ptx")
 
 
 def plain(value: Any) -> Any:

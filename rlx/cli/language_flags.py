@@ -18,6 +18,7 @@ from rlx.cli.options import (
     LanguageRunOptions,
     OptimizerConfig,
     PolicyOptions,
+    PtxOptions,
     RewardOptions,
     SamplingOptions,
     TextOptions,
@@ -43,6 +44,7 @@ KINDS: dict[str, Any] = {
     "text": TextOptions,
     "policy": PolicyOptions,
     "reward": RewardOptions,
+    "ptx": PtxOptions,
     "optimizer": OptimizerConfig,
     "network": TransformerOptions,
     "sampling": SamplingOptions,
@@ -120,7 +122,7 @@ def read_language(algorithm: str, argv: list[str]) -> LanguageSpec:
 def flags_of(algorithm: str, source: LanguageSpec | None) -> list[str]:
     """Which options a command has flags for: a policy that is given has its shape and tokenizer."""
     names = ["run", "data", "policy", "config"]
-    names += ["reward"] * ALGORITHMS_OF_TEXT[algorithm].judged
+    names += ["reward"] * ALGORITHMS_OF_TEXT[algorithm].judged + ["ptx"] * ALGORITHMS_OF_TEXT[algorithm].mixed
     names += ["optimizer"] * (algorithm != "best-of-n")
     names += ["text", "network"] * (algorithm == "sft" and source is None)
     return [*names, "sampling"]
@@ -147,7 +149,7 @@ def with_parameters(algorithm: str, task: str, options: dict[str, Any], source: 
     network = source.network if source else dataclasses.replace(options["network"], vocabulary=tokenizer.vocabulary)
     run = options["run"]
     out = run.out or default_folder("", algorithm, task or file_stem(options["data"].data))
-    names = ("data", "policy", "reward", "config", "optimizer")
+    names = ("data", "policy", "reward", "ptx", "config", "optimizer")
     spec = LanguageSpec(
         algorithm,
         task,
@@ -164,8 +166,8 @@ def with_parameters(algorithm: str, task: str, options: dict[str, Any], source: 
         )
     if spec.reward.reward is not None:
         spec = with_reward(spec, spec.reward.reward)
-    if spec.data.data:
-        spec = dataclasses.replace(spec, sha256=fingerprint(spec.texts.train))
+    if spec.files:
+        spec = dataclasses.replace(spec, sha256=fingerprint((spec.texts.train, spec.texts.mix)))
     return spec
 
 

@@ -56,13 +56,14 @@ def make_rlhf(spec: LanguageSpec, texts: Texts, optimizer: Optimizer) -> Algorit
             trunk = jax.tree.map(lambda x: x[0], spec.params["scorer"]["params"]["transformer"])
         trunk.pop("unembedding", None)
         critic_params = {"params": {"transformer": trunk}}
-    reward, sampling = spec.judge(), spec.sampling
-    return rlx.rlhf(spec.model, prompts, reward, optimizer, sampling, spec.config, params, critic, critic_params)
+    settings = optimizer, spec.sampling, spec.config
+    return rlx.rlhf(spec.model, prompts, spec.judge(), *settings, params, critic, critic_params, texts.mix)
 
 
 def make_dpo(spec: LanguageSpec, texts: Texts, optimizer: Optimizer) -> Algorithm:
     """Direct Preference Optimization."""
-    return dpo(spec.model, texts.train, optimizer, spec.sampling, spec.config, spec.params["policy"])
+    settings = optimizer, spec.sampling, spec.config
+    return dpo(spec.model, texts.train, *settings, spec.params["policy"], ptx=texts.mix)
 
 
 def make_best_of_n(spec: LanguageSpec, texts: Texts, _: Optimizer) -> Algorithm:
@@ -119,6 +120,7 @@ class TextEntry(NamedTuple):
         measure: `(spec, records, reward, prompts, words) -> (words, Measure)`.
         gradient_steps: of an update, by the config.
         judged: whether it takes a reward.
+        mixed: whether it takes pretraining text beside.
         metric: of its curve and its progress.
         metric_words: in words.
         more: `(spec) -> (state) -> what else result.json says`.
@@ -131,6 +133,7 @@ class TextEntry(NamedTuple):
     measure: Callable[..., Measured] = reward_measure
     gradient_steps: Callable[[Any], int] = lambda config: 1
     judged: bool = False
+    mixed: bool = False
     metric: str = "episode_return"
     metric_words: str = "reward of training responses"
     more: Callable[[LanguageSpec], Callable[[PyTree], dict[str, Any]]] = lambda spec: lambda state: {}
@@ -171,7 +174,15 @@ ALGORITHMS_OF_TEXT = {
         metric="accuracy",
         metric_words=ORDER,
     ),
-    "rlhf": TextEntry(rlx.RLHFConfig, make_rlhf, "prompts", responses, gradient_steps=minibatch_steps, judged=True),
+    "rlhf": TextEntry(
+        rlx.RLHFConfig,
+        make_rlhf,
+        "prompts",
+        responses,
+        gradient_steps=minibatch_steps,
+        judged=True,
+        mixed=True,
+    ),
     "grpo": TextEntry(rlx.GRPOConfig, make_grpo, "prompts", responses, gradient_steps=minibatch_steps, judged=True),
     "dpo": TextEntry(
         DPOConfig,
@@ -179,6 +190,7 @@ ALGORITHMS_OF_TEXT = {
         "comparisons",
         lambda config: 2 * config.batch_size,
         dpo_measure,
+        mixed=True,
         metric="accuracy",
         metric_words=ORDER,
     ),

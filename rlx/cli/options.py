@@ -143,6 +143,13 @@ class RewardOptions:
 
 
 @dataclass(frozen=True)
+class PtxOptions:
+    """Text whose loss is mixed in, weighed by `ptx_coef`."""
+
+    ptx: tuple[Path, ...] = ()  # files or folders, as sft's --data takes them; default: the task's demonstrations
+
+
+@dataclass(frozen=True)
 class TransformerOptions(TransformerConfig):
     """Shape of the transformer."""
 

@@ -36,22 +36,24 @@ class Texts(NamedTuple):
     Attributes:
         tokenizer: of all its texts.
         train: `[N]` records to learn from: sequences, comparisons or prompts.
+        mix: sequences whose loss is mixed in; None: there are none.
         prompts: `(key, num) -> prompts`, apart from those: fresh ones of the task, or of the records kept back.
         measure: `(algorithm, state, key, num, greedy) -> [E]`, what the final evaluation takes the mean of.
         measured: that in words.
         reward: what judges responses, for `rlx eval` to show; None: nothing does.
         more: from the final state, what else result.json says.
-        report: what became of the files' lines; None: the task made the records.
+        reports: what became of the lines of files, by the flag that named them.
     """
 
     tokenizer: Tokenizer
     train: Any
+    mix: Sequences | None
     prompts: Callable[[Key, int], Prompts]
     measure: Measure
     measured: str
     reward: Reward | None
     more: Callable[[PyTree], dict[str, Any]]
-    report: Report | None
+    reports: dict[str, Report]
 
 
 class Records(NamedTuple):
@@ -60,7 +62,7 @@ class Records(NamedTuple):
     Attributes:
         train: `[N]`, to learn from.
         fresh: `(key, num) -> [num]`, or fewer, where files hold no more: to measure by.
-        report: as in `Texts`.
+        report: what became of the lines of files; None: the task made the records.
     """
 
     train: Any

@@ -21,7 +21,7 @@ import numpy as np
 from rlx.lm.sequences import Sequences, rows
 from rlx.lm.tokenizer import Tokenizer
 from rlx.nets.transformer import Transformer
-from rlx.ops.reward_models import ensemble_score
+from rlx.ops.reward_models import check_ensemble, ensemble_score
 from rlx.ops.sequences import last_token
 from rlx.types import PyTree
 
@@ -146,7 +146,11 @@ def reward_of(
 
     Returns:
         `(sequences) -> [...]` float32.
+
+    Raises:
+        ValueError: as `rlx.ops.ensemble_score`, now and not when it is called.
     """
+    check_ensemble(how, amount, ddof, len(jax.tree.leaves(params)[0]))
 
     def reward(sequences: Sequences) -> jax.Array:
         scores = member_scores(model, params, sequences, batch_size)

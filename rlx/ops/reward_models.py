@@ -168,18 +168,37 @@ def ensemble_score(score: jax.Array, how: str, amount: float | None = None, ddof
         `[...]`.
 
     Raises:
-        ValueError: `how` is unknown, its amount is missing, or there are no more members than `ddof`.
+        ValueError: as `check_ensemble`.
     """
+    check_ensemble(how, amount, ddof, len(score))
     if how == "mean":
         return jnp.mean(score, axis=0)
     if how == "min":
         return jnp.min(score, axis=0)
-    if how not in ("uncertainty", "quantile"):
-        raise ValueError(f"ensemble_score by {how!r} is none of 'mean', 'min', 'uncertainty', 'quantile'")
-    if amount is None:
-        raise ValueError(f"ensemble_score by {how!r} needs an amount")
     if how == "quantile":
         return jnp.quantile(score, jnp.asarray(amount), axis=0)
-    if len(score) <= ddof:
-        raise ValueError(f"{len(score)} members have no variance with ddof {ddof}")
+    assert amount is not None
     return jnp.mean(score, axis=0) - amount * jnp.var(score, axis=0, ddof=ddof)
+
+
+def check_ensemble(how: str, amount: float | None, ddof: int, members: int) -> None:
+    """Raise a ValueError where `ensemble_score` has no answer, for a reward to be refused when it is made.
+
+    Args:
+        how: as there.
+        amount: as there; a tracer passes.
+        ddof: as there.
+        members: M.
+
+    Raises:
+        ValueError: `how` is unknown, its amount is missing, a quantile is beyond 0 to 1, or there are no more members
+            than `ddof`.
+    """
+    if how not in ("mean", "min", "uncertainty", "quantile"):
+        raise ValueError(f"ensemble_score by {how!r} is none of 'mean', 'min', 'uncertainty', 'quantile'")
+    if how in ("uncertainty", "quantile") and amount is None:
+        raise ValueError(f"ensemble_score by {how!r} needs an amount")
+    if how == "quantile" and isinstance(amount, int | float) and not 0.0 <= amount <= 1.0:
+        raise ValueError(f"ensemble_score by 'quantile' needs an amount of 0 to 1, not {amount}")
+    if how == "uncertainty" and members <= ddof:
+        raise ValueError(f"{members} members have no variance with ddof {ddof}")

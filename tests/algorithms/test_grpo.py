@@ -30,7 +30,7 @@ def judge(sequences):
     return of(2) + 0.3 * of(3)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(rlx.jit, once=True, static_argnums=(0, 1))
 def draw(count, samples):
     return generate(MODEL, PARAMS, jax.random.key(2), LANGUAGE.prompts, SAMPLING, count, samples)
 
@@ -45,7 +45,7 @@ def log_probs(params, sequences):
     return token_log_probs(response_logits(MODEL, params, sequences), sequences, SAMPLING.temperature)
 
 
-@functools.partial(jax.jit, static_argnums=1)
+@functools.partial(rlx.jit, once=True, static_argnums=1)
 def find(params, config, batch):
     penalty = loss_penalty(MODEL, OTHER, SAMPLING.temperature, config)
     settings = (SAMPLING.temperature, config.clip, config.clip_high, config.level, penalty)
@@ -228,7 +228,7 @@ def test_one_program_vmaps_over_seeds_and_over_beta():
         return metrics["episode_return"][-1], metrics["kl"][-1]
 
     grid = jax.vmap(jax.vmap(reward_of, (None, 0)), (0, None))
-    score, kl = jax.jit(grid)(jnp.array([0.1, 10.0]), jax.random.split(jax.random.key(0), 3))
+    score, kl = rlx.jit(grid, once=True)(jnp.array([0.1, 10.0]), jax.random.split(jax.random.key(0), 3))
     assert score.shape == kl.shape == (2, 3)
     assert np.all(score[0] > score[1] + 1.0)
     assert np.all(kl[0] > 1.0)

@@ -49,7 +49,16 @@ COMPARED, RANKED = compared(), ranked()
 PARAMS = MODEL.init(jax.random.key(5), COMPARED.chosen.prompt)
 
 
-SCORE = jax.jit(lambda sequences: score(MODEL, PARAMS, sequences))
+once = functools.partial(rlx.jit, once=True)  # what compiles sooner, as all here is small
+SCORE = once(lambda sequences: score(MODEL, PARAMS, sequences))
+FIND = {  # loss and gradient, compiled once for a shape
+    kind: once(jax.value_and_grad(lambda params, data, loss=loss: loss(params, MODEL, data)[0]))
+    for kind, loss in {
+        "plain": rlx.comparison_loss,
+        "comparisons": functools.partial(rlx.comparison_loss, centring=0.1, tie=0.5),
+        "rankings": functools.partial(rlx.rankings_loss, centring=0.1),
+    }.items()
+}
 
 
 def row(tree, index):
@@ -62,7 +71,7 @@ def sigmoid(x):
 
 @pytest.mark.parametrize("tie", [None, 0.7])
 def test_the_loss_of_comparisons_is_a_loop_over_them(tie):
-    loss = jax.jit(lambda params: rlx.comparison_loss(params, MODEL, COMPARED, centring=0.1, margin=2.0, tie=tie))
+    loss = once(lambda params: rlx.comparison_loss(params, MODEL, COMPARED, centring=0.1, margin=2.0, tie=tie))
     found, metrics = loss(PARAMS)
     losses, rights, gaps, everything = [], [], [], []
     for index in range(SIZE):
@@ -87,7 +96,7 @@ def test_the_loss_of_comparisons_is_a_loop_over_them(tie):
 
 @pytest.mark.parametrize("ranking", ["pairs", "plackett_luce"])
 def test_the_loss_of_rankings_is_a_loop_over_pairs_or_choices(ranking):
-    loss = jax.jit(lambda params: rlx.rankings_loss(params, MODEL, RANKED, centring=0.1, ranking=ranking))
+    loss = once(lambda params: rlx.rankings_loss(params, MODEL, RANKED, centring=0.1, ranking=ranking))
     found, metrics = loss(PARAMS)
     losses, rights, gaps = [], [], []
     for index in range(SIZE):
@@ -114,19 +123,18 @@ def test_rankings_of_two_are_comparisons(ranking):
     plain = COMPARED._replace(margin=jnp.zeros(SIZE), tie=jnp.zeros(SIZE, bool))
     two = [jnp.stack(sides, axis=1) for sides in zip(plain.chosen[2:], plain.rejected[2:], strict=True)]
     rankings = Rankings(*plain.chosen[:2], *two, jnp.full(SIZE, 2))
-    found = jax.jit(lambda p: rlx.rankings_loss(p, MODEL, rankings, 0.1, ranking))(PARAMS)
-    expected = jax.jit(lambda p: rlx.comparison_loss(p, MODEL, plain, 0.1))(PARAMS)
+    found = once(lambda p: rlx.rankings_loss(p, MODEL, rankings, 0.1, ranking))(PARAMS)
+    expected = once(lambda p: rlx.comparison_loss(p, MODEL, plain, 0.1))(PARAMS)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), found, expected)
 
 
 def test_a_margin_makes_the_loss_greater_and_pulls_further():
     plain = COMPARED._replace(tie=jnp.zeros(SIZE, bool), margin=jnp.zeros(SIZE))
     clear = plain._replace(margin=jnp.full(SIZE, 1.0))
-    find = jax.jit(jax.value_and_grad(lambda p, data: rlx.comparison_loss(p, MODEL, data)[0]))
-    (less, small), (more, large) = find(PARAMS, plain), find(PARAMS, clear)
+    (less, small), (more, large) = FIND["plain"](PARAMS, plain), FIND["plain"](PARAMS, clear)
     assert more > less + 0.3
     assert optax.tree.norm(large) > optax.tree.norm(small)
-    unread = jax.jit(lambda p: rlx.comparison_loss(p, MODEL, clear, margin=0.0)[0])(PARAMS)
+    unread = once(lambda p: rlx.comparison_loss(p, MODEL, clear, margin=0.0)[0])(PARAMS)
     np.testing.assert_allclose(unread, less, rtol=1e-6)
 
 
@@ -135,8 +143,8 @@ def test_ties_draw_scores_together(tie):
     """Gradient steps on ties alone: the two scores of each come closer, whichever is called chosen."""
     data = COMPARED._replace(tie=jnp.ones(SIZE, bool))
     algorithm = rlx.reward_model(MODEL, data, optax.adam(1e-3), rlx.RewardModelConfig(SIZE, tie=tie))
-    state = rlx.jit(algorithm.init, once=True)(jax.random.key(0))
-    act, step = (rlx.jit(function) for function in (algorithm.act, algorithm.step))
+    state = once(algorithm.init)(jax.random.key(0))
+    act, step = (once(function) for function in (algorithm.act, algorithm.step))
     gaps = lambda state: jnp.abs(act(state, None, data.chosen) - act(state, None, data.rejected))  # noqa: E731
     before = gaps(state)
     for _ in range(3):
@@ -144,7 +152,7 @@ def test_ties_draw_scores_together(tie):
     assert jnp.mean(gaps(state)) < 0.9 * jnp.mean(before)
     assert metrics["accuracy"] == 0.0  # of no comparison
     swapped = data._replace(chosen=data.rejected, rejected=data.chosen)
-    loss = jax.jit(lambda data: rlx.comparison_loss(PARAMS, MODEL, data, tie=tie)[0])
+    loss = once(lambda data: rlx.comparison_loss(PARAMS, MODEL, data, tie=tie)[0])
     found, expected = loss(swapped), loss(data)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
@@ -167,13 +175,12 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_the_loss_of_comparisons_does_not_see(change):
-    find = jax.jit(jax.value_and_grad(lambda p, data: rlx.comparison_loss(p, MODEL, data, 0.1, 1.0, 0.5)[0]))
-    expected, found = find(PARAMS, COMPARED), find(PARAMS, change(COMPARED))
+    expected, found = FIND["comparisons"](PARAMS, COMPARED), FIND["comparisons"](PARAMS, change(COMPARED))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), found, expected)
 
 
 def test_the_loss_of_rankings_does_not_see_what_is_beyond_their_count():
-    find = jax.jit(jax.value_and_grad(lambda p, data: rlx.rankings_loss(p, MODEL, data, 0.1)[0]))
+    find = FIND["rankings"]
     beyond = jnp.arange(4) >= RANKED.count[:, None]
     other = RANKED._replace(
         response=jnp.where(beyond[..., None], 3, RANKED.response),
@@ -203,7 +210,7 @@ def test_rankings_as_sequences():
 def training(config, steps):
     """A whole run `(key, data) -> (state, metrics)`, compiled once for all data."""
     start = lambda key, data: rlx.train(rlx.reward_model(MODEL, data, optax.adam(1e-2), config), key, steps)  # noqa: E731
-    return rlx.jit(start, once=True)
+    return once(start)
 
 
 def trained(config, steps, data=COMPARED):
@@ -216,7 +223,8 @@ def test_a_member_is_a_run_of_its_own():
     alone = dataclasses.replace(config, members=1)
     start, _ = trained(config, 1)
     after, _ = trained(config, 3)
-    step = rlx.jit(rlx.reward_model(MODEL, COMPARED, optax.adam(1e-2), alone).step)
+    single = rlx.reward_model(MODEL, COMPARED, optax.adam(1e-2), alone)
+    step = once(single.step)
     for member in range(3):
         cut = lambda tree, m=member: jax.tree.map(lambda x: x[m : m + 1], tree)  # noqa: E731
         order = start.epochs.order[member : member + 1]
@@ -228,11 +236,13 @@ def test_a_member_is_a_run_of_its_own():
         jax.tree.map(
             lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), state.learner, cut(after.learner)
         )
-    both, single = trained(config, 8)[0], trained(alone, 8)[0]
+    state = once(single.init)(jax.random.key(0))
+    for _ in range(8):
+        state, _ = step(state)
     jax.tree.map(
         lambda x, y: np.testing.assert_allclose(x[:1], y, rtol=1e-4, atol=1e-5),
-        both.learner.params,
-        single.learner.params,
+        trained(config, 8)[0].learner.params,
+        state.learner.params,
     )
 
 
@@ -270,11 +280,13 @@ def test_the_score_of_an_ensemble_is_its_mean_with_any_leading_axes():
     state, _ = trained(config, 1)
     algorithm = rlx.reward_model(MODEL, COMPARED, optax.adam(1e-2), config)
     texts = written(jax.random.key(9), 2, 5)
-    found = algorithm.act(state, None, texts)
+    act = once(algorithm.act)
+    found = act(state, None, texts)
     assert found.shape == (2, 5)
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, member_scores(MODEL, state.learner.params, texts).mean(0), rtol=1e-5)
-    np.testing.assert_allclose(algorithm.act(state, None, row(texts, (1, 2))), found[1, 2], rtol=1e-4)
+    scores = once(lambda params: member_scores(MODEL, params, texts))(state.learner.params)
+    np.testing.assert_allclose(found, scores.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(act(state, None, row(texts, (1, 2))), found[1, 2], rtol=1e-4)
 
 
 # A trunk --------------------------------------------------------------------------------------------------------------
@@ -286,7 +298,7 @@ def test_members_begin_with_a_language_models_trunk_and_scores_of_their_own(tied
     trunk = language_model.init(jax.random.key(1), COMPARED.chosen.prompt)
     model = Transformer(language_model.config, head="score")
     algorithm = rlx.reward_model(model, COMPARED, optax.adam(1e-2), rlx.RewardModelConfig(4, members=2), trunk)
-    start = algorithm.init(jax.random.key(0)).learner.params["params"]
+    start = once(algorithm.init)(jax.random.key(0)).learner.params["params"]
     assert start["score"].shape == (2, 16)
     assert np.any(start["score"][0] != start["score"][1])
     for member in range(2):
@@ -324,7 +336,7 @@ def test_bad_settings_are_refused(options, message):
 def test_more_in_a_batch_than_there_is():
     algorithm = rlx.reward_model(MODEL, COMPARED, optax.adam(1e-2))
     with pytest.raises(ValueError, match="batch_size=64: there are 12 rows in the data"):
-        algorithm.step(algorithm.init(jax.random.key(0)))
+        jax.eval_shape(lambda key: algorithm.step(algorithm.init(key)), jax.random.key(0))
 
 
 # Learning -------------------------------------------------------------------------------------------------------------

@@ -89,7 +89,7 @@ def make(config=PLAIN, model=None, **options):
 @functools.cache
 def run(steps=30, **changes):
     algorithm = make(dataclasses.replace(PLAIN, **changes))
-    return jax.jit(lambda key: rlx.train(algorithm, key, steps))(jax.random.key(0))
+    return rlx.jit(lambda key: rlx.train(algorithm, key, steps), once=True)(jax.random.key(0))
 
 
 def test_it_learns_and_reports():
@@ -118,8 +118,32 @@ def test_pretraining_text_keeps_its_likelihood():
     losses = []
     for coef in (0.0, 3.0):
         algorithm = make(dataclasses.replace(PLAIN, ptx_coef=coef), ptx=text)
-        losses.append(jax.jit(lambda key, a=algorithm: rlx.train(a, key, 30))(jax.random.key(0))[1]["ptx_loss"])
+        run = rlx.jit(lambda key, a=algorithm: rlx.train(a, key, 30), once=True)
+        losses.append(run(jax.random.key(0))[1]["ptx_loss"])
     assert losses[1][-5:].mean() < losses[0][-5:].mean() - 0.1
+
+
+def test_one_program_vmaps_over_seeds_and_over_beta():
+    """A shared trunk with text, a critic of its own, none: each is traced once. (Alone or many: test_conformance.)"""
+    ways = [
+        ({"ptx_coef": 0.1}, {"ptx": LANGUAGE.strings}),
+        ({}, {"model": TabularModel(LANGUAGE), "critic": TabularModel(LANGUAGE, "both")}),
+        ({"advantage": "leave_one_out", "samples": 2}, {"model": TabularModel(LANGUAGE)}),
+    ]
+    betas, keys = jnp.array([0.01, 5.0]), jax.random.split(jax.random.key(0), 3)
+    for changes, parts in ways:
+        traces = []
+
+        def run(beta, key, changes=changes, parts=parts, traces=traces):
+            traces.append(beta)
+            config = rlx.RLHFConfig(num_prompts=4, num_epochs=1, num_minibatches=2, kl_coef=beta, **changes)
+            return rlx.train(make(config, **parts), key, 3)[1]
+
+        found = rlx.jit(jax.vmap(jax.vmap(run, (None, 0)), (0, None)), once=True)(betas, keys)
+        assert len(traces) == 1
+        assert found["kl"].shape == (2, 3, 3)
+        assert np.all(found["entropy"][0, :, 2] != found["entropy"][1, :, 2])  # at first there is no KL
+        assert len(np.unique(found["entropy"][0, :, 0])) == 3
 
 
 def test_a_critic_of_its_own_may_begin_as_the_reward_model():
@@ -129,7 +153,7 @@ def test_a_critic_of_its_own_may_begin_as_the_reward_model():
     state = algorithm.init(jax.random.key(0))
     np.testing.assert_array_equal(state.critic.params["params"]["scores"], jnp.arange(85.0))
     np.testing.assert_array_equal(state.learner.params["params"]["table"], PARAMS["params"]["table"])
-    after, metrics = jax.jit(algorithm.step)(state)
+    after, metrics = rlx.jit(algorithm.step, once=True)(state)
     assert np.abs(after.critic.params["params"]["scores"] - jnp.arange(85.0)).max() > 1e-3
     assert np.isfinite(metrics["value_loss"])
 
@@ -145,8 +169,9 @@ def test_what_does_not_fit_is_refused():
         rlx.RLHFConfig(advantage="leave_one_out")
     with pytest.raises(ValueError, match="parameters reward have no place in the model"):
         rlx.lm.sequences.start_params(TabularModel(LANGUAGE), jax.random.key(0), {"params": {"reward": 0}})
-    with pytest.warns(UserWarning, match="'k3' in the reward"):
+    with pytest.warns(UserWarning, match="'k3' in the reward") as warned:
         make(dataclasses.replace(PLAIN, kl_form="k3"))
+    assert [warning.filename for warning in warned] == [__file__]  # where the choice was made
 
 
 def test_the_critics_loss_against_a_published_number():

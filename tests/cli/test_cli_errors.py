@@ -20,6 +20,7 @@ from rlx.cli.options import (
     NetworkConfig,
     OptimizerConfig,
     PolicyOptions,
+    PtxOptions,
     RewardOptions,
     RunOptions,
     SamplingOptions,
@@ -236,7 +237,7 @@ def test_missing_package_is_one_line(place, capsys):
     "config",
     [
         *(RunOptions, OptimizerConfig, NetworkConfig, EvalOptions, PlotOptions, PresetsOptions, SweepOptions),
-        *(DataOptions, TextOptions, PolicyOptions, RewardOptions, SamplingOptions, TextEvalOptions),
+        *(DataOptions, TextOptions, PolicyOptions, RewardOptions, PtxOptions, SamplingOptions, TextEvalOptions),
         *(entry.config for entry in (ALGORITHMS | ALGORITHMS_OF_TEXT).values()),
     ],
 )

@@ -150,9 +150,9 @@ def test_reward_model_and_what_takes_it(runs, reward_model, tmp_path, capsys):
     assert " -> " not in capsys.readouterr().out
 
     words = ["--policy", runs / "sft", "--reward", reward_model, *RUN, "--steps", "2", "--num-prompts", "4"]
-    rlhf = [*words, "--num-minibatches", "2", "--num-epochs", "1", "--out", tmp_path / "rlhf"]
+    rlhf = [*words, "--num-minibatches", "2", "--num-epochs", "1", "--ptx-coef", "0.5", "--out", tmp_path / "rlhf"]
     assert run("rlhf", *rlhf) == 0
-    assert {"value_loss", "kl", "episode_return"} <= lines(tmp_path / "rlhf")[0].keys()
+    assert {"value_loss", "kl", "episode_return", "ptx_loss"} <= lines(tmp_path / "rlhf")[0].keys()
 
     capsys.readouterr()
     assert run("best-of-n", *words, "--samples", "6", "--out", tmp_path / "bon") == 0
@@ -187,7 +187,25 @@ def test_dpo(runs, tmp_path):
     words = ["dpo", "--policy", runs / "sft", *RUN, "--steps", "4", "--batch-size", "8", "--out", tmp_path / "dpo"]
     assert run(*words) == 0
     assert {"accuracy", "margin", "loss"} <= lines(tmp_path / "dpo")[0].keys()
+    assert "ptx_loss" not in lines(tmp_path / "dpo")[0]
     assert lines(tmp_path / "dpo")[0]["sequences"] == 2 * 2 * 8
+
+
+def test_pretraining_text_is_of_the_task_or_of_files(runs, from_file, demonstrations, tmp_path):
+    config = read_language("rlhf", ["--policy", str(runs / "sft"), "--ptx-coef", "1", "--size", "32"])
+    assert config.texts.mix.response.shape == (32, rlx.lm.TASKS["copy"]().max_response)
+    pairs, changed = tmp_path / "pairs.jsonl", tmp_path / "changed.jsonl"
+    pairs.write_text("".join(json.dumps({"prompt": f"{i}", "chosen": "a", "rejected": "b"}) + "\n" for i in range(9)))
+    changed.write_text(demonstrations.read_text().replace("5", "6"))
+    words = ["--policy", str(from_file), "--data", str(pairs), "--batch-size", "2", "--ptx"]
+    of_files, others = (read_language("dpo", [*words, str(file)]) for file in (demonstrations, changed))
+    assert {flag: report.good for flag, report in of_files.texts.reports.items()} == {"data": 9, "ptx": 20}
+    assert len(of_files.texts.mix.prompt) == 20
+    assert others.sha256 != of_files.sha256
+    back = LanguageSpec.from_json(of_files.to_json(), tmp_path)
+    assert back.ptx == of_files.ptx
+    with pytest.raises(ValueError, match="put the old files back"):
+        _ = dataclasses.replace(of_files, ptx=others.ptx).texts
 
 
 @pytest.mark.parametrize("name", ["dapo", "dr_grpo", "gspo", "rloo"])
@@ -232,6 +250,10 @@ CASES = {
     "policy without a value": (["grpo", "copy", "--policy"], ["--policy", "value"]),
     "policy of another vocabulary": (["grpo", "add", "--policy", "SFT"], ["vocabulary", "abcdefgh=", "0123456789+="]),
     "no reward model": (["grpo", "copy", "--policy", "SFT", "--reward", "SFT"], ["no reward model", "a run of sft"]),
+    "an ensemble without its amount": (
+        ["grpo", "--policy", "SFT", "--reward", "RM", "--ensemble", "uncertainty"],
+        ["'uncertainty' needs an amount"],
+    ),
     "policy is a reward model": (["rlhf", "--policy", "RM"], ["no policy", "a run of reward-model"]),
     "no such seed": (["grpo", "--policy", "SFT", "--policy-seed", "7"], ["--policy-seed 7", "[0, 1]"]),
     "preset": (["grpo", "--policy", "SFT", "--preset", "dap"], ["dap", "did you mean dapo"]),
@@ -243,6 +265,11 @@ CASES = {
     "a broken line": (["sft", "--data", "bad.jsonl"], ["bad.jsonl:2:"]),
     "a missing file": (["sft", "--data", "none.jsonl"], ["none.jsonl"]),
     "letters that the task lacks": (["sft", "copy", "--data", "digits.jsonl"], ["digits.jsonl:1:", "'1'"]),
+    "a broken line of pretraining": (["rlhf", "--policy", "SFT", "--ptx", "bad.jsonl"], ["bad.jsonl:2:"]),
+    "no pretraining": (
+        ["dpo", "--policy", "FILE", "--data", "pairs.jsonl", "--ptx-coef", "1"],
+        ["ptx_coef=1.0 needs text", "--ptx FILE"],
+    ),
     "no reward": (["grpo", "--policy", "FILE", "--data", "digits.jsonl"], ["needs a reward", "--reward RUN"]),
     "flag": (["sft", "copy", "--stps", "1"], ["--stps", "did you mean --steps"]),
     "export": (["export", "SFT"], ["language"]),
@@ -262,6 +289,7 @@ def test_bad_input(case, runs, reward_model, from_file, tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.jsonl").write_text('{"prompt": "a", "completion": "b"}\n{"prompt": "a"\n')
     (tmp_path / "digits.jsonl").write_text('{"prompt": "1", "completion": "2"}\n' * 3)
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "1", "chosen": "2", "rejected": "3"}\n' * 3)
     folders = {"SFT": str(runs / "sft"), "RM": str(reward_model), "FILE": str(from_file)}
     before = sorted(tmp_path.rglob("*"))
     capsys.readouterr()

@@ -112,6 +112,39 @@ def test_the_frontier_holds_the_optima_and_best_of_n_below_it():
         assert reward > jnp.sum(p * REWARD)
 
 
+def test_near_the_reference_reward_grows_with_the_root_of_the_divergence():
+    """K4: a tilt gains sqrt(2 Var r) a root of a nat, at first; so does the natural gradient, sqrt(2 g F^-1 g)."""
+    with jax.enable_x64(True):
+        ref, reward = jax.nn.log_softmax(REFERENCE.astype(float)), REWARD.astype(float)
+        p = jnp.exp(ref)
+        variance = p @ jnp.square(reward - p @ reward)
+        shares = []
+        for tilt in (1e-3, 1.0, 3.0):
+            best = optimal_policy(ref, reward, 1.0 / tilt)
+            gain = (jnp.exp(best) - p) @ reward
+            shares.append(gain / jnp.sqrt(2.0 * variance * divergence(best, ref)))
+        np.testing.assert_allclose(shares[0], 1.0, atol=2e-3)
+        assert 0.7 < shares[2] < shares[1] < 0.98
+        start = jax.tree.map(lambda x: x.astype(float), START)
+        of_strings = jax.jacobian(lambda params: string_log_probs(MODEL, params, LANGUAGE))(start)
+        scores = of_strings["params"]["table"].reshape(len(p), -1)  # [N, parameters]
+        gradient, fisher = scores.T @ (p * reward), scores.T @ (p[:, None] * scores)
+        np.testing.assert_allclose(gradient @ jnp.linalg.pinv(fisher, hermitian=True) @ gradient, variance, rtol=1e-6)
+
+
+@pytest.mark.parametrize("tilt", [0.3, 1.0, 2.5])
+def test_an_exploited_proxy_rises_and_falls_by_a_law(tilt):
+    """K6: of normal x and y the proxy is x, gold x - c (a x + b y)^2, a^2 + b^2 = 1: gain d (sqrt 2 - 2 c a^2 d)."""
+    x, y = (axis.ravel() for axis in jnp.meshgrid(*[jnp.linspace(-8.0, 8.0, 161)] * 2))  # d is the root of the KL
+    c, a, b = 0.5, 0.6, 0.8
+    ref, gold = jax.nn.log_softmax(-0.5 * (x**2 + y**2)), x - c * (a * x + b * y) ** 2
+    best = optimal_policy(ref, x, 1.0 / tilt)
+    kl = divergence(best, ref)
+    np.testing.assert_allclose(kl, 0.5 * tilt**2, rtol=1e-3)
+    gain = (jnp.exp(best) - jnp.exp(ref)) @ gold
+    np.testing.assert_allclose(gain, jnp.sqrt(kl) * (2**0.5 - 2 * c * a**2 * jnp.sqrt(kl)), atol=2e-3)
+
+
 # Who reaches the optimum ----------------------------------------------------------------------------------------------
 
 STEPS = 250

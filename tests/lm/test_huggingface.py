@@ -142,6 +142,7 @@ ROPE_4 = {"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "origi
         ("llama3", {"rope_theta": 500.0, "rope_scaling": {"type": "llama3"} | ROPE_4}),
         ("llama", {"rope_theta": 10000.0, "rope_scaling": None, "num_key_value_heads": None, "head_dim": None}),
         ("llama", {"num_key_value_heads": ..., "head_dim": ...}),
+        ("llama-gqa", {"tie_word_embeddings": ...}),  # none of the three ties unless it says so
         ("qwen2", {"rope_theta": 1000000, "sliding_window": 4, "layer_types": ..., "max_window_layers": 0}),
         ("qwen2", {"rope_theta": 1e6, "sliding_window": 4, "layer_types": ..., "use_sliding_window": True}),
         ("qwen3", {"rope_theta": 1e6, "rope_scaling": {"rope_type": "default"}}),

@@ -1,5 +1,7 @@
 """Scores at the last real token, by slow twins; what padding must not change; rewards of ensembles and of Python."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,6 +42,13 @@ def one(tree, index=0):
     return jax.tree.map(lambda x: x[index], tree)
 
 
+@functools.partial(rlx.jit, once=True)
+@jax.value_and_grad
+def scored(params, rows):
+    """A number that depends on every score, and its gradient; compiled once for a shape."""
+    return jnp.sum(jnp.sin(score(MODEL, params, rows)))
+
+
 def test_scores_are_read_at_the_last_token_of_the_text():
     """Text by text, without padding."""
     found = score(MODEL, one(params(0)), ROWS)
@@ -74,8 +83,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_scores_and_their_gradient_do_not_see(change):
-    find = jax.jit(jax.value_and_grad(lambda p, rows: jnp.sum(jnp.sin(score(MODEL, p, rows)))))
-    expected, found = find(one(params(0)), ROWS), find(one(params(0)), change(ROWS))
+    expected, found = scored(one(params(0)), ROWS), scored(one(params(0)), change(ROWS))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected)
 
 
@@ -114,6 +122,14 @@ def test_rewards_of_ensembles():
         ({"how": "quantile", "amount": 0.5}, np.median(scores, 0)),
     ]:
         np.testing.assert_allclose(reward_of(MODEL, three, **options)(ROWS), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_reward_that_cannot_be_is_refused_when_it_is_made():
+    for options in ({"how": "uncertainty"}, {"how": "quantile", "amount": 2.0}, {"how": "most"}):
+        with pytest.raises(ValueError, match="ensemble_score by"):
+            reward_of(MODEL, params(0, 1), **options)
+    with pytest.raises(ValueError, match="1 members have no variance with ddof 1"):
+        reward_of(MODEL, params(0), "uncertainty", 0.5, ddof=1)
 
 
 def test_rewards_trace_and_vmap_over_amounts():

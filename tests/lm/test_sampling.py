@@ -1,6 +1,7 @@
 """Sampling and log-probabilities: the cached sampler against teacher forcing, and what padding must not change."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ from rlx.lm.sequences import (
 )
 from rlx.nets.transformer import Transformer, TransformerConfig
 
+once = functools.partial(rlx.jit, once=True)  # what compiles sooner, as all here is small
 CONFIG = TransformerConfig(vocabulary=7, width=16, layers=2, heads=4, kv_heads=2, hidden=24)
 END = 6
 PROMPT = jnp.array(
@@ -40,7 +42,15 @@ def policy(**changes):
 
 def draw(model, params, key=0, tokens=8, samples=3, **options):
     key = None if key is None else jax.random.key(key)
-    return jax.jit(lambda p: sample(model, p, key, PROMPTS, Sampling(tokens, END, **options), samples))(params)
+    sampling = Sampling(tokens, END, **options)
+    return once(lambda p: sample(model, p, key, PROMPTS, sampling, samples))(params)
+
+
+@functools.partial(rlx.jit, once=True, static_argnums=0)
+def teach(model, params, sequences, temperature=1.0):
+    """Logits of the response's tokens, and their log-probabilities by teacher forcing."""
+    logits = response_logits(model, params, sequences)
+    return logits, token_log_probs(logits, sequences, temperature)
 
 
 def test_rows_put_a_response_behind_its_prompt():
@@ -57,7 +67,7 @@ def test_the_samplers_log_probs_are_the_teacher_forced_ones(changes, temperature
     model, params = policy(**changes)
     samples = draw(model, params, temperature=temperature)
     sequences = sampled_sequences(PROMPTS, samples)
-    forced = token_log_probs(response_logits(model, params, sequences), sequences, temperature)
+    _, forced = teach(model, params, sequences, temperature)
     np.testing.assert_allclose(samples.log_prob.reshape(9, 8), forced, atol=1e-5)
     assert np.all(forced[sequences.mask] < 0.0)
     ratio = jnp.exp(forced - samples.log_prob.reshape(9, 8))
@@ -108,7 +118,7 @@ def test_samples_follow_the_policy():
     """The first two tokens of 4,000 samples, against their probabilities."""
     model, params = policy()
     samples = draw(model, params, samples=4000, tokens=2)
-    first = jax.nn.softmax(jax.jit(model.apply)(params, rows_of(PROMPT, LENGTH)))
+    first = jax.nn.softmax(once(model.apply)(params, rows_of(PROMPT, LENGTH)))
     for row in range(3):
         expected = first[row, LENGTH[row] - 1]
         found = np.bincount(np.asarray(samples.response[row, :, 0]), minlength=7) / 4000
@@ -136,7 +146,7 @@ def test_without_a_key_the_most_probable_token_is_taken():
     model, params = policy()
     greedy = draw(model, params, key=None, samples=1)
     sequences = sampled_sequences(PROMPTS, greedy)
-    logits = response_logits(model, params, sequences)
+    logits, _ = teach(model, params, sequences)
     np.testing.assert_array_equal(jnp.where(sequences.mask, logits.argmax(-1), END), sequences.response)
     cold = draw(model, params, samples=1, temperature=1e-4)
     np.testing.assert_array_equal(cold.response, greedy.response)
@@ -159,7 +169,7 @@ def test_log_probs_are_over_the_whole_vocabulary_also_under_top_k():
     model, params = policy()
     samples = draw(model, params, top_k=2)
     sequences = sampled_sequences(PROMPTS, samples)
-    forced = token_log_probs(response_logits(model, params, sequences), sequences)
+    _, forced = teach(model, params, sequences)
     np.testing.assert_allclose(samples.log_prob.reshape(9, 8), forced, atol=1e-5)
 
 
@@ -193,6 +203,9 @@ def loss(params, sequences, model):
     return -jnp.sum(log_prob) / 7.0
 
 
+FIND = once(jax.value_and_grad(functools.partial(loss, model=Transformer(CONFIG))))  # compiled once for a shape
+
+
 def wider(x, by, fill):
     return jnp.pad(x, ((0, 0), (0, by)), constant_values=fill)
 
@@ -211,26 +224,23 @@ CHANGES = {
 
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_loss_and_gradient_do_not_see(change):
-    model, params = policy()
-    find = jax.jit(jax.value_and_grad(lambda params, rows: loss(params, rows, model)))
-    expected, found = find(params, ROWS), find(params, change(ROWS))
+    _, params = policy()
+    expected, found = FIND(params, ROWS), FIND(params, change(ROWS))
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected)
     assert expected[0] > 1.0
 
 
 def test_micro_batches_add_up():
-    model, params = policy()
-    find = jax.jit(jax.value_and_grad(lambda params, rows: loss(params, rows, model)))
-    parts = [find(params, jax.tree.map(lambda x, i=i: x[i : i + 1], ROWS)) for i in range(3)]
+    _, params = policy()
+    parts = [FIND(params, jax.tree.map(lambda x, i=i: x[i : i + 1], ROWS)) for i in range(3)]
     total = jax.tree.map(lambda *x: sum(x), *parts)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), total, find(params, ROWS))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), total, FIND(params, ROWS))
 
 
 def test_the_end_counts_once_and_is_trained_on():
     model, params = policy()
-    log_prob = token_log_probs(response_logits(model, params, ROWS), ROWS)
+    logits, log_prob = teach(model, params, ROWS)
     assert np.all((log_prob != 0.0) == ROWS.mask)
-    logits = response_logits(model, params, ROWS)
     np.testing.assert_allclose(log_prob[0, 2], rlx.ops.Categorical(logits[0, 2]).log_prob(jnp.int32(END)), rtol=1e-6)
 
 
@@ -238,9 +248,10 @@ def test_sampling_vmaps_over_policies_and_keys():
     model, params = policy()
     both = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x]), params)
     keys = jax.random.split(jax.random.key(3), 2)
-    many = jax.jit(jax.vmap(lambda p, key: sample(model, p, key, PROMPTS, Sampling(5, END), 2)))(both, keys)
+    run = lambda p, key: sample(model, p, key, PROMPTS, Sampling(5, END), 2)  # noqa: E731
+    many, alone = once(jax.vmap(run))(both, keys), once(run)
     for index in range(2):
-        one = sample(model, jax.tree.map(lambda x, i=index: x[i], both), keys[index], PROMPTS, Sampling(5, END), 2)
+        one = alone(jax.tree.map(lambda x, i=index: x[i], both), keys[index])
         np.testing.assert_array_equal(many.response[index], one.response)
         np.testing.assert_allclose(many.log_prob[index], one.log_prob, atol=1e-5)
 
@@ -248,7 +259,7 @@ def test_sampling_vmaps_over_policies_and_keys():
 def test_completions_take_any_leading_axes_and_are_filled_up_with_ends():
     model, params = policy()
     prompts = jax.tree.map(lambda x: jnp.stack([x, x]), PROMPTS)
-    found = complete(model, params, None, prompts, Sampling(5, END))
+    found = once(lambda params: complete(model, params, None, prompts, Sampling(5, END)))(params)
     assert found.shape == (2, 3, 5)
     np.testing.assert_array_equal(found[0], draw(model, params, None, 5, 1).response[:, 0])
 

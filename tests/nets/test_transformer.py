@@ -1,6 +1,7 @@
 """The transformer against a slow twin in numpy, and what it promises: sizes, causality, dtypes."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import pytest
 import rlx
 from rlx.nets.transformer import Transformer, TransformerConfig, init_transformer, rotation
 
+once = functools.partial(rlx.jit, once=True)  # what compiles sooner, as all here is small
 TINY = TransformerConfig(vocabulary=11, width=16, layers=2, heads=4, kv_heads=2, hidden=24)
 VARIANTS = {
     "plain": {},
@@ -23,16 +25,14 @@ VARIANTS = {
 
 def stirred(params):
     """Parameters none of which is 0 or 1, as trained ones: so that none can be left out unnoticed."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(7), len(leaves))
-    noisy = [x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)]
-    return structure.unflatten(noisy)
+    random = np.random.default_rng(7)
+    return jax.tree.map(lambda x: x + 0.3 * random.normal(size=x.shape).astype(np.float32), jax.device_get(params))
 
 
 def setting(head="logits", **changes):
     model = Transformer(dataclasses.replace(TINY, **changes), head)
     tokens = jax.random.randint(jax.random.key(1), (3, 9), 0, 11)
-    return model, stirred(model.init(jax.random.key(0), tokens)), tokens
+    return model, stirred(once(model.init)(jax.random.key(0), tokens)), tokens
 
 
 def numpy_transformer(c, weights, tokens):
@@ -86,7 +86,7 @@ def numpy_transformer(c, weights, tokens):
 @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
 def test_logits_equal_the_slow_twins(changes):
     model, params, tokens = setting(**changes)
-    logits = jax.jit(model.apply)(params, tokens)
+    logits = once(model.apply)(params, tokens)
     for row, found in zip(tokens, logits, strict=True):
         twin = numpy_transformer(model.config, params["params"]["transformer"], np.asarray(row))
         np.testing.assert_allclose(found, twin, rtol=2e-4, atol=2e-4)
@@ -94,8 +94,8 @@ def test_logits_equal_the_slow_twins(changes):
 
 def test_a_token_sees_nothing_of_what_follows():
     model, params, tokens = setting()
-    logits = model.apply(params, tokens)
-    other = model.apply(params, tokens.at[:, 5].add(1) % 11)
+    apply = once(model.apply)
+    logits, other = apply(params, tokens), apply(params, tokens.at[:, 5].add(1) % 11)
     np.testing.assert_array_equal(logits[:, :5], other[:, :5])
     assert np.all(np.abs(logits[:, 5:] - other[:, 5:]).max(-1) > 1e-3)
 
@@ -103,7 +103,7 @@ def test_a_token_sees_nothing_of_what_follows():
 def test_remat_changes_nothing():
     model, params, tokens = setting()
     again = Transformer(dataclasses.replace(model.config, remat=True))
-    gradient = lambda model: jax.grad(lambda p: jnp.sum(jnp.square(model.apply(p, tokens))))(params)  # noqa: E731
+    gradient = lambda model: once(jax.grad(lambda p: jnp.sum(jnp.square(model.apply(p, tokens)))))(params)  # noqa: E731
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4), gradient(model), gradient(again))
 
 
@@ -111,7 +111,7 @@ def test_bfloat16_computes_logits_in_float32():
     model, _, tokens = setting()
     half = Transformer(dataclasses.replace(model.config, dtype="bfloat16"))
     fresh = model.init(jax.random.key(0), tokens)
-    exact, logits = model.apply(fresh, tokens), half.apply(fresh, tokens)
+    exact, logits = once(model.apply)(fresh, tokens), once(half.apply)(fresh, tokens)
     assert logits.dtype == jnp.float32
     assert half.apply(fresh, tokens, method="features").dtype == jnp.bfloat16
     assert jax.tree.leaves(fresh)[0].dtype == jnp.float32
@@ -156,7 +156,8 @@ def test_first_logits_are_of_order_one_at_any_size():
     for width, layers in ((16, 2), (256, 4)):
         model = Transformer(TransformerConfig(64, width, layers))
         tokens = jax.random.randint(jax.random.key(1), (8, 16), 0, 64)
-        logits = model.apply(model.init(jax.random.key(0), tokens), tokens)
+        draw = once(lambda key, model=model, tokens=tokens: model.apply(model.init(key, tokens), tokens))
+        logits = draw(jax.random.key(0))
         assert 0.5 < logits.std() < 2.0
 
 
@@ -183,6 +184,6 @@ def test_bad_shapes_are_refused(changes, message):
 
 def test_gradients_reach_every_parameter():
     model, params, tokens = setting("both", qkv_bias=True, qk_norm=True, tied=False)
-    gradient = jax.grad(lambda p: sum(jnp.sum(jnp.square(x)) for x in model.apply(p, tokens)))(params)
+    gradient = once(jax.grad(lambda p: sum(jnp.sum(jnp.square(x)) for x in model.apply(p, tokens))))(params)
     assert all(np.abs(leaf).max() > 1e-6 for leaf in jax.tree.leaves(gradient))
     assert rlx.ops.Categorical(model.apply(params, tokens)[0]).entropy().shape == (3, 9)

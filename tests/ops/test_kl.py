@@ -1,8 +1,6 @@
 """Every KL penalty's gradient by enumeration, in float64: what it is of, and what it is not."""
 
-import json
 import warnings
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +15,6 @@ LOGITS, REF, OLD = np.array(
 ).astype(np.float64)
 REVERSE = [0.0487579, -0.1072711, 0.1976261, -0.1732673, 0.0341544]
 FORWARD = [0.07957, -0.1692802, 0.2257537, -0.1812577, 0.0452141]
-VECTORS = Path(__file__).parents[3] / "shared" / "vectors"
 
 
 @pytest.fixture(autouse=True)
@@ -121,43 +118,11 @@ def test_k3_in_the_reward_vanishes_near_the_reference():
         np.testing.assert_allclose(cosine(found, reverse(near)), angle, rtol=1e-9)
 
 
-def test_gradients_equal_the_vectors(vectors):
-    golden = vectors["kl_grad_identities"]
-    for form, name in {
-        "k1": "k1",
-        "k2": "k2",
-        "k3": "k3",
-        "ratio_k3": "ratio_times_k3",
-        "ratio_k1": "ratio_times_k1",
-    }.items():
-        where = name if form.startswith("ratio") else f"{form}_in_loss"
-        np.testing.assert_allclose(gradient_in_loss(form), golden[f"E_grad_{where}"], atol=6e-8)
-    np.testing.assert_allclose(gradient_in_loss("ratio_k3", OLD), golden["offpolicy_E_grad_ratio_times_k3"], atol=6e-8)
-    golden = json.loads((VECTORS / "kl_in_reward.json").read_text())
-    for form in ("k1", "k2", "k3"):
-        np.testing.assert_allclose(gradient_in_reward(form), golden[f"{form}_in_reward"]["v"], atol=6e-8)
-    for share, row in golden["near_reference"].items():
-        near = jnp.array(REF) + float(share) * (jnp.array(LOGITS) - jnp.array(REF))
-        np.testing.assert_allclose(jnp.linalg.norm(reverse(near)), row["true_norm"], rtol=1e-10)
-        np.testing.assert_allclose(
-            jnp.linalg.norm(gradient_in_reward("k3", near)), row["k3_in_reward_norm"], rtol=1e-10
-        )
-
-
-def test_values_and_token_gradients_equal_verl(vectors):
-    new, ref, mask = (jnp.array(vectors["inputs"][name]) for name in ("new_logp", "ref_logp", "mask"))
-    for name, estimate in {"k1": k1, "k2": k2, "k3": k3}.items():
-        np.testing.assert_allclose(estimate(new, ref) * mask, vectors[f"verl_{name}_new_vs_ref"], atol=1e-7)
-    for form, name in {"k1": "k1", "k3": "k3", "k3+": "k3plus"}.items():
-        slope = jax.grad(lambda new, form=form: jnp.sum(mask * kl_loss(form, new, ref, new)))(new)
-        np.testing.assert_allclose(slope, vectors[f"verl_{name}_grad_wrt_logp"], atol=1e-7)
-    np.testing.assert_allclose(kl_loss("k3+", new, ref, new), k3(new, ref), rtol=1e-12)
-
-
 def test_estimates_by_pencil():
     """p = 1/2 against ref = 1/4: log 2, half its square, 1/2 - 1 + log 2."""
     p, ref = jnp.log(0.5), jnp.log(0.25)
     np.testing.assert_allclose([k1(p, ref), k2(p, ref), k3(p, ref)], [0.693147, 0.240227, 0.193147], atol=1e-6)
+    np.testing.assert_allclose(kl_loss("k3+", p, ref, p), k3(p, ref), rtol=1e-12)
 
 
 def test_k1_and_k3_are_unbiased_and_k3_is_never_negative():

@@ -21,13 +21,6 @@ from rlx.ops import (
 SCORES = jnp.array([1.2, 0.4, 0.3, -0.9])
 
 
-def test_bradley_terry_equals_openrlhf(vectors):
-    chosen, rejected = (jnp.array(vectors["rm_inputs"][name]) for name in ("chosen", "rejected"))
-    np.testing.assert_allclose(bradley_terry_loss(chosen, rejected).mean(), vectors["OpenRLHF_pairwise"], rtol=1e-6)
-    found = bradley_terry_loss(chosen, rejected, 0.5).mean()
-    np.testing.assert_allclose(found, vectors["OpenRLHF_pairwise_margin0.5"], rtol=1e-6)
-
-
 def test_bradley_terry_by_pencil():
     """Equal: log 2. Ahead by 0.5, behind by 0.7, equal, ahead by 200: a mean of 0.5676."""
     chosen, rejected = jnp.array([1, 0.2, -3, 100]), jnp.array([0.5, 0.9, -3, -100])
@@ -69,18 +62,11 @@ def test_centring_by_pencil():
     np.testing.assert_allclose(centring_penalty(jnp.array([1.0, 2.0]), jnp.array([3.0, -2.0])), [16.0, 0.0])
 
 
-def test_rankings_equal_the_vectors(vectors):
-    everything = jnp.ones(4, bool)
-    np.testing.assert_allclose(ranking_loss(SCORES, everything), vectors["instructgpt_pairs_mean_nll"], rtol=1e-6)
-    np.testing.assert_allclose(
-        plackett_luce_loss(SCORES, everything), vectors["plackett_luce_nll[1.2,.4,.3,-.9]"], rtol=1e-6
-    )
-
-
 @pytest.mark.parametrize("size", [0, 1, 2, 3, 4])
 def test_rankings_are_loops_over_pairs_and_choices(size):
     """E1: values and gradients of all pairs, of rankings padded to four."""
-    mask, scores = jnp.arange(4) < size, jnp.where(jnp.arange(4) < size, SCORES, jnp.nan)
+    mask = np.arange(4) < size
+    scores = np.where(mask, SCORES, np.nan).astype(np.float32)
 
     def pairs(score):
         losses = [bradley_terry_loss(score[i], score[j]) for i, j in itertools.combinations(range(size), 2)]
@@ -127,15 +113,6 @@ def test_choice_by_pencil():
     np.testing.assert_allclose(first + rest, plackett_luce_loss(SCORES, jnp.ones(4)), rtol=1e-6)
 
 
-def test_ensembles_equal_the_vectors(vectors):
-    score = jnp.array(vectors["ensemble_scores"])
-    np.testing.assert_allclose(ensemble_score(score, "mean"), vectors["ens_mean"], rtol=1e-6)
-    np.testing.assert_allclose(ensemble_score(score, "min"), vectors["ens_wco"], rtol=1e-6)
-    for ddof, name in enumerate(["BoN: np.var ddof0", "PPO: torch.var ddof1"]):
-        found = ensemble_score(score, "uncertainty", 0.5, ddof)
-        np.testing.assert_allclose(found, vectors[f"ens_uwo_0.5({name})"], rtol=1e-6)
-
-
 def test_ensembles_by_pencil():
     score = jnp.array([[0.2, 1.0], [1.0, 1.0], [-0.4, 1.0], [0.6, 1.0]])  # [M, N]
     np.testing.assert_allclose(ensemble_score(score, "mean"), [0.35, 1.0], rtol=1e-6)
@@ -151,5 +128,7 @@ def test_ensembles_refuse():
     for how, words in [("uncertainty", "needs an amount"), ("quantile", "needs an amount"), ("max", "is none of")]:
         with pytest.raises(ValueError, match=words):
             ensemble_score(jnp.zeros((3, 2)), how)
+    with pytest.raises(ValueError, match=r"'quantile' needs an amount of 0 to 1, not 1\.5"):
+        ensemble_score(jnp.zeros((3, 2)), "quantile", 1.5)
     with pytest.raises(ValueError, match="1 members have no variance"):
         ensemble_score(jnp.zeros((1, 2)), "uncertainty", 0.5, 1)

@@ -42,6 +42,7 @@ class MethodConfig:
     updates: int = 100  # of RL, or gradient steps of direct alignment
     every: int = 4  # updates between two points of a curve
     learning_rate: float = 5e-4  # of Adam
+    warm_up: int = 100  # gradient steps to that rate: Adam's first steps are long, and cost KL that earns nothing
     responses: int = 128  # of an update, or comparisons
     kl_coef: float = 0.0  # beta, nats of KL cost that much reward; of direct alignment its own beta
     judged: int = 8  # G, responses to each of the prompts at every point
@@ -122,8 +123,9 @@ def of_policy(world: World, params: PyTree, sequences: Any) -> jax.Array:
 
 
 def optimizer_of(config: MethodConfig) -> optax.GradientTransformation:
-    """Adam, with gradients clipped."""
-    return optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(config.learning_rate)))
+    """Adam, with gradients clipped, that begins slowly."""
+    rate = optax.linear_schedule(0.0, config.learning_rate, config.warm_up)
+    return optax.flatten(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rate)))
 
 
 def reinforcement(

@@ -10,7 +10,7 @@ from rlx.experiments.overoptimization.methods import MethodConfig
 from rlx.experiments.overoptimization.studies import STUDIES, Grid
 from rlx.experiments.overoptimization.world import WorldConfig
 
-PUSH = MethodConfig("grpo", updates=72, every=3, learning_rate=2e-4, judged=4)
+PUSH = MethodConfig("grpo", updates=66, every=3, learning_rate=2e-4, judged=4)
 WORLD = WorldConfig(language=LanguageConfig(ending=0.012), prompts=64, samples=1024)
 GRID = Grid(push=PUSH)
 
@@ -36,7 +36,7 @@ def tiny() -> LabConfig:
     world = dataclasses.replace(
         WORLD, width=8, texts=512, sft_steps=20, prompts=4, samples=16, comparisons=256, held_out=64
     )
-    push = dataclasses.replace(PUSH, updates=6, every=2, learning_rate=3e-3, responses=16, judged=2)
+    push = dataclasses.replace(PUSH, updates=6, every=2, warm_up=2, learning_rate=3e-3, responses=16, judged=2)
     grid = dataclasses.replace(
         GRID,
         push=push,

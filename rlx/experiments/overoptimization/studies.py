@@ -17,8 +17,8 @@ class Grid:
 
     proxy: ProxyConfig = ProxyConfig()  # where nothing is said of it
     push: MethodConfig = MethodConfig("ppo")  # RL, where nothing is said of it
-    widths: tuple[int, ...] = (2, 4, 8, 16, 64)  # of proxies, sizes from small to large
-    comparisons: tuple[int, ...] = (1000, 4000, 12_000, 20_000, 30_000)  # that proxies learn from
+    widths: tuple[int, ...] = (1, 2, 4, 16, 64)  # of proxies, sizes from small to large
+    comparisons: tuple[int, ...] = (500, 2000, 6000, 15_000, 30_000)  # that proxies learn from
     epochs: int = 4  # passes over a small set, against one over so many times the comparisons
     policy_widths: tuple[int, ...] = (16, 32, 64)  # of policies
     kl_coefs: tuple[float, ...] = (0.0, 0.03, 0.1, 0.3)  # of the KL penalty

@@ -140,7 +140,8 @@ def reinforcement(
         prompts: what is drawn from.
         start: where learning begins, and what the penalty then refers to; None: the first policy.
     """
-    params, sampling, optimizer = start or world.params, world.language.sampling, optimizer_of(config)
+    params = world.params if start is None else start
+    sampling, optimizer = world.language.sampling, optimizer_of(config)
     if config.name == "grpo":
         settings = GRPOConfig(config.responses // 8, 8, 2, 2, kl_coef=config.kl_coef, kl_form="k1", kl_where="reward")
         return grpo(world.model, prompts, reward, optimizer, sampling, settings, params)
@@ -221,28 +222,29 @@ def iterated_curves(
 
     Args:
         world: where.
-        method: how; its updates are those of all rounds together.
+        method: how; its updates are those of all rounds together, as far as they divide into points of the curve.
         config: the proxy of each round, with as many comparisons each.
         seeds: S.
-        rounds: k, which divides the points of the curve.
+        rounds: k.
         restart: whether each round begins with the first policy, else with the last.
     """
     prompts, number = world.fresh_prompts(4096), config.comparisons + world.config.held_out
-    part = dataclasses.replace(method, updates=method.updates // rounds)
+    part = dataclasses.replace(method, updates=method.updates // (rounds * method.every) * method.every)
+    settings = dataclasses.replace(world.config, comparisons=config.comparisons)
 
     def one_round(params: PyTree, key: Key) -> tuple[PyTree, dict[str, jax.Array]]:
         prompt_key, pair_key, proxy_key, run_key = jax.random.split(key, 4)
         asked = world.language.prompts(prompt_key, number)
         drawn = sample(world.model, params, pair_key, asked, world.language.sampling, 2)
         pairs = jax.tree.map(lambda x: x.reshape(number, 2, *x.shape[1:]), sampled_sequences(asked, drawn))
-        here = world._replace(pairs=pairs, pair_gold=world.gold(pairs))
+        here = world._replace(config=settings, pairs=pairs, pair_gold=world.gold(pairs))
         reward = proxy_reward(here, config, train_proxy(here, config, proxy_key))
         start = world.params if restart else params
         found, params = run_curve(here, part, reinforcement(here, part, reward, prompts, start), reward, run_key)
         return params, found
 
     def of_seed(key: Key) -> dict[str, jax.Array]:
-        first = start_params(world.model, key, world.params)
+        first = start_params(world.model, jax.random.key(0), world.params)  # its values begin at 0, whatever the key
         _, found = jax.lax.scan(one_round, first, jax.random.split(key, rounds))
         return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), found)  # [rounds K', B]
 

@@ -22,7 +22,7 @@ from rlx.lm.data import Comparisons
 from rlx.lm.rewards import Normalization, Reward, member_scores, over_members
 from rlx.lm.sequences import Sequences
 from rlx.nets.transformer import Transformer, TransformerConfig
-from rlx.ops.reward_models import ensemble_score
+from rlx.ops.reward_models import check_ensemble, ensemble_score
 from rlx.types import Key, PyTree
 
 KINDS = ("window", "transformer")
@@ -52,6 +52,7 @@ class ProxyConfig:
         require(self, 0.0 <= self.flips <= 0.5, "must be 0 to 1/2", "flips")
         require(self, self.batch_size <= self.comparisons, "must be at most the comparisons", "batch_size")
         require_finite(self)
+        check_ensemble(self.objective, self.amount, 0, self.members)
 
 
 class Proxy(NamedTuple):
@@ -97,7 +98,12 @@ def proxy_reward(world: World, config: ProxyConfig, proxy: Proxy) -> Reward:
 
 
 def label(key: Key, world: World, config: ProxyConfig) -> Comparisons:
-    """Draw comparisons for one seed, and which response of each is preferred."""
+    """Draw comparisons for one seed, and which response of each is preferred; none of those held out.
+
+    Raises:
+        ValueError: the world has fewer of them.
+    """
+    require(config, config.comparisons <= world.config.comparisons, "the world has fewer", "comparisons")
     row_key, label_key, flip_key = jax.random.split(key, 3)
     rows = jax.random.permutation(row_key, world.config.comparisons)[: config.comparisons]
     pairs, gold = jax.tree.map(lambda x: x[rows], (world.pairs, world.pair_gold))

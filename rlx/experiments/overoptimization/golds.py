@@ -93,7 +93,7 @@ def teacher(width: int = 64, layers: int = 2, gain: float = 3.0) -> Gold:
     Args:
         width: of it.
         layers: of it.
-        gain: of all its weights: the more, the less linear.
+        gain: what its layers' matrices are multiplied by: the more, the less linear.
     """
 
     def make(key: Key, language: Language, sample: Sequences) -> Reward:

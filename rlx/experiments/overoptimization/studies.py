@@ -62,12 +62,17 @@ def pair_of_arms(grid: Grid, name: str, label: str, proxy: ProxyConfig, **change
     ]
 
 
+def plain_arms(grid: Grid, proxy: ProxyConfig) -> list[Arm]:
+    """Best-of-n and RL against a proxy of some size and data: of several studies, so that it bears both in its name."""
+    name = f"w{proxy.width}-m{proxy.comparisons}"
+    return pair_of_arms(grid, name, f"width {proxy.width}, {proxy.comparisons:,} comparisons", proxy)
+
+
 def size_arms(grid: Grid) -> list[Arm]:
     """Proxies from small to large, of equal data."""
     arms = []
     for width in grid.widths:
-        proxy = sized(grid.proxy, width)
-        arms += pair_of_arms(grid, f"w{width}-m{proxy.comparisons}", f"width {width}", proxy)
+        arms += plain_arms(grid, sized(grid.proxy, width))
     return arms
 
 
@@ -75,11 +80,11 @@ def data_arms(grid: Grid) -> list[Arm]:
     """Data from little to much, of one size; and little data read several times."""
     arms = []
     for number in grid.comparisons:
-        proxy = sized(grid.proxy, grid.proxy.width, number)
-        arms += pair_of_arms(grid, f"w{proxy.width}-m{number}", f"{number:,} comparisons", proxy)
+        arms += plain_arms(grid, sized(grid.proxy, grid.proxy.width, number))
     few = sized(grid.proxy, grid.proxy.width, grid.comparisons[1])
     few = dataclasses.replace(few, epochs=grid.epochs)
-    name, label = f"w{few.width}-m{few.comparisons}-x{few.epochs}", f"{few.epochs} x {few.comparisons:,} comparisons"
+    name = f"w{few.width}-m{few.comparisons}-x{few.epochs}"
+    label = f"width {few.width}, {few.epochs} x {few.comparisons:,} comparisons"
     return [*arms, pair_of_arms(grid, name, label, few)[0]]
 
 

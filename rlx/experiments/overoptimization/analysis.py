@@ -8,7 +8,9 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from rlx.experiments.bootstrap import Bootstrap, Interval, Resampling, bootstrap_best_of_n, bootstrap_rl
 from rlx.experiments.laws import BEST_OF_N, RL
@@ -36,18 +38,29 @@ class Analysed:
 
 def analyse(config: LabConfig, arm: Arm, outcome: Outcome) -> Analysed:
     """Fit the law that belongs to an arm, and bring its curves to common distances."""
+    outcome = last_round(arm, outcome)
     resampling, curves = Resampling(config.resamples, shared_prompts=True), outcome.curves
     least, most = config.window
 
-    def of(values: np.ndarray) -> Bootstrap | None:
+    def of(values: ArrayLike) -> Bootstrap | None:
+        values = np.asarray(values)
         if arm.method.name == "best_of_n":
-            return bootstrap_best_of_n(BEST_OF_N, np.sqrt(curves.kl[0, 0, 1:]), values[..., 1:], resampling)
+            distance = np.sqrt(np.asarray(curves.kl)[0, 0, 1:])
+            return bootstrap_best_of_n(BEST_OF_N, distance, values[..., 1:], resampling)
         try:
             return bootstrap_rl(RL, curves.kl, values, most, least, SIZE, config.smoothing, resampling)
         except ValueError:  # the slowest seed did not come to the window
             return None
 
     return Analysed(arm, outcome, of(curves.gold), None if arm.method.name in DIRECT else of(curves.proxy))
+
+
+def last_round(arm: Arm, outcome: Outcome) -> Outcome:
+    """The outcome of an arm that begins again in each round: of its last round, as the others' policies are gone."""
+    if arm.rounds == 1 or not arm.restart:
+        return outcome
+    points = len(outcome.curves.point) // arm.rounds
+    return outcome._replace(curves=jax.tree.map(lambda x: x[..., -points:], outcome.curves))
 
 
 def collect(config: LabConfig, folder: Path) -> dict[str, dict[str, Analysed]]:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from rlx.experiments.overoptimization.analysis import Analysed, told
+from rlx.experiments.overoptimization.methods import DIRECT
 
 
 def finding(study: str, found: dict[str, Analysed], names: Sequence[str]) -> str:
@@ -25,7 +26,7 @@ def peaks(arms: Sequence[Analysed]) -> str:
         rows = [one for one in arms if one.best_of_n == group]
         tops = [f"{one.arm.label}: {told(one.bootstrap.top_gold)}" for one in rows if one.bootstrap]
         if tops:
-            how = "best-of-n" if group else "RL" if rows[0].outcome.parameters else "training"
+            how = "best-of-n" if group else "direct alignment" if rows[0].arm.method.name in DIRECT else "RL"
             texts.append(f"Highest gold reward under {how}, {'; '.join(tops)}.")
     return " ".join(texts)
 
@@ -50,11 +51,11 @@ def epochs(arms: Sequence[Analysed]) -> str:
 
 def penalty(arms: Sequence[Analysed]) -> str:
     """Whether a KL penalty moves the gold reward at equal KL, or stops early."""
-    base, rest = arms[0], arms[1:]
+    base = next((one for one in arms if one.arm.method.kl_coef == 0), None)
     texts = []
-    for one in rest:
-        assert base.bootstrap
-        assert one.bootstrap
+    for one in arms:
+        if base is None or base.bootstrap is None or one.bootstrap is None or one is base:
+            continue
         end = min(float(base.bootstrap.d[-1]), float(one.bootstrap.d[-1]))
         grid = np.linspace(float(base.bootstrap.d[0]), end, 16)
         gap = np.interp(grid, one.bootstrap.d, one.bootstrap.curve.value)
@@ -75,5 +76,7 @@ def prediction(arms: Sequence[Analysed]) -> str:
 
     accuracy = np.concatenate([one.outcome.curves.proxy[..., -1].mean(axis=1) for one in arms])
     gold = np.concatenate([one.outcome.curves.gold[..., -1].mean(axis=1) for one in arms])
+    if min(np.ptp(accuracy), np.ptp(gold)) == 0:  # there is nothing to rank
+        return ""
     rank = float(np.asarray(spearmanr(accuracy, gold))[0])
     return f"Over all runs the accuracy in training and the last gold reward have a rank correlation of {rank:.2f}."

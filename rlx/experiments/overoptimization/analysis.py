@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from rlx.experiments.bootstrap import Bootstrap, Interval, Resampling, bootstrap_best_of_n, bootstrap_rl
 from rlx.experiments.laws import BEST_OF_N, RL
 from rlx.experiments.overoptimization.arms import Arm, Outcome, load_outcome
-from rlx.experiments.overoptimization.lab import LabConfig, place_folder
+from rlx.experiments.overoptimization.lab import LabConfig, arm_file
 from rlx.experiments.overoptimization.methods import DIRECT
 
 SIZE = 64  # points of a grid of distances
@@ -67,9 +67,7 @@ def collect(config: LabConfig, folder: Path) -> dict[str, dict[str, Analysed]]:
     """All outcomes that are there, analysed: by world and arm."""
     found: dict[str, dict[str, Analysed]] = {}
     for place in config.places:
-        outcomes = {
-            arm.name: (arm, load_outcome(place_folder(folder, place) / f"{arm.name}.npz")) for arm in config.arms(place)
-        }
+        outcomes = {arm.name: (arm, load_outcome(arm_file(folder, place, arm))) for arm in config.arms(place)}
         found[place.name] = {
             name: analyse(config, arm, one) for name, (arm, one) in outcomes.items() if one is not None
         }

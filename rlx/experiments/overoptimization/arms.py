@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,9 @@ from rlx.experiments.overoptimization.methods import (
 )
 from rlx.experiments.overoptimization.proxies import Proxy, ProxyConfig, proxy_reward, train_proxies
 from rlx.experiments.overoptimization.world import World, first_policy, make_world
+
+# What reading an npz file raises that is truncated or has other bytes in it
+BROKEN = (OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,7 @@ class Bench:
 
     def _with_policy(self, width: int | None) -> World:
         """The same world with a policy of another size: language, gold and comparisons stay."""
-        if width is None:
+        if width in (None, self.world.config.width):
             return self.world
         config = dataclasses.replace(self.world.config, width=width)
         other = make_world(config, first_policy(config), gold=self.world.gold)
@@ -80,14 +84,14 @@ class Bench:
 
     def run(self, arm: Arm) -> Outcome:
         """Run an arm."""
-        if arm.method.name in DIRECT or arm.rounds > 1 or arm.restart:
-            if arm.method.name in DIRECT:
-                curves = direct_curves(self.world, arm.method, arm.proxy, self.seeds)
-            else:
-                curves = iterated_curves(self.world, arm.method, arm.proxy, self.seeds, arm.rounds, arm.restart)
-            unknown = np.full(self.seeds, np.nan)
+        world, unknown = self.with_policy(arm.policy_width), np.full(self.seeds, np.nan)
+        if arm.method.name in DIRECT:
+            curves = direct_curves(world, arm.method, arm.proxy, self.seeds)
             return Outcome(curves, np.array(0), unknown, unknown, unknown)
-        proxy, world = self.proxies(arm.proxy), self.with_policy(arm.policy_width)
+        if arm.rounds > 1 or arm.restart:
+            curves = iterated_curves(world, arm.method, arm.proxy, self.seeds, arm.rounds, arm.restart)
+            return Outcome(curves, np.array(0), unknown, unknown, unknown)
+        proxy = self.proxies(arm.proxy)
         if arm.method.name == "best_of_n":
             curves = best_of_n_curves(world, arm.proxy, proxy)
         else:
@@ -116,5 +120,5 @@ def load_outcome(file: Path) -> Outcome | None:
             found = dict(arrays)
         curves = Curves(*(found.pop(name) for name in Curves._fields))
         return Outcome(curves, **found)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except BROKEN:
         return None

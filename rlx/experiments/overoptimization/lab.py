@@ -51,6 +51,11 @@ class LabConfig:
     smoothing: int = 3  # points of a run's moving average
     resamples: int = 1000  # of the bootstrap
 
+    def __post_init__(self) -> None:
+        names = [place.name for place in self.places]
+        if len(set(names)) < len(names):
+            raise ValueError(f"LabConfig: places: two worlds have one name: {', '.join(names)}")
+
     def arms(self, place: Place) -> list[Arm]:
         """The arms of a world's studies, each once, those of one proxy one after another."""
         arms = {arm.name: arm for study in place.studies for arm in STUDIES[study].arms(self.grid)}
@@ -59,9 +64,19 @@ class LabConfig:
 
 
 def place_folder(folder: Path, place: Place) -> Path:
-    """Where a world's outcomes are; another configuration has another place."""
-    digest = hashlib.sha256(json.dumps(dataclasses.asdict(place.world), sort_keys=True).encode()).hexdigest()
-    return folder / "worlds" / f"{place.world.seed}-{place.world.gold}-{digest[:8]}"
+    """Where a world's outcomes are; a world of other settings is elsewhere."""
+    return folder / "worlds" / f"{place.world.seed}-{place.world.gold}-{digest(dataclasses.asdict(place.world))}"
+
+
+def arm_file(folder: Path, place: Place, arm: Arm) -> Path:
+    """Where an arm's outcome is; one of other settings or another number of seeds is elsewhere."""
+    settings = dataclasses.asdict(arm) | {"label": None, "seeds": place.seeds}
+    return place_folder(folder, place) / f"{arm.name}-{digest(settings)}.npz"
+
+
+def digest(settings: dict[str, Any]) -> str:
+    """Eight letters that other settings do not have."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def run_place(
@@ -83,7 +98,7 @@ def run_place(
     here.mkdir(parents=True, exist_ok=True)
     bench: Bench | None = None
     for arm in config.arms(place):
-        file, begun = here / f"{arm.name}.npz", time.perf_counter()
+        file, begun = arm_file(folder, place, arm), time.perf_counter()
         if load_outcome(file) is None:
             if stopping():
                 return False

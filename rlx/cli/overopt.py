@@ -59,7 +59,10 @@ def is_overopt(folder: Path) -> bool:
 
 def resume_overopt(folder: Path, clock: Clock) -> int:
     """Go on with an experiment: arms that are done stay."""
-    data = json.loads((folder / "config.json").read_text())
+    file = folder / "config.json"
+    data = json.loads(file.read_text())
+    if not {"seeds", "config"} <= data.keys():
+        raise UsageError(f"{file} is broken: no seeds or no config")
     with user_errors():
         options = OveroptOptions(preset=data["overopt"], out=folder, seeds=data["seeds"])
         config = preset(options.preset, options.seeds)
@@ -102,8 +105,12 @@ def carry_out(config: LabConfig, options: OveroptOptions, out: Path, clock: Cloc
 
 
 def read_stages(out: Path) -> list[dict[str, Any]]:
-    """What was done, with the seconds it took, by all the processes that worked on it."""
-    return [json.loads(line) for line in (out / "stages.jsonl").read_text().splitlines()]
+    """What was done, with the seconds it took, by all the processes that worked on it; without lines cut off."""
+    rows = []
+    for line in (out / "stages.jsonl").read_text().splitlines():
+        with contextlib.suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows
 
 
 def run_places(config: LabConfig, out: Path, report: Callable[[str, str, float], None], stop: Stop) -> bool:
@@ -116,11 +123,11 @@ def run_places(config: LabConfig, out: Path, report: Callable[[str, str, float],
         with quiet_signals():
             jobs = [pool.submit(run_in_process, config, place, out) for place in config.places]
         while not all(job.done() for job in jobs) or not updates.empty():
-            if stop.signal:
+            if stop.signal or any(job.done() and job.exception() for job in jobs):
                 stopping.set()
             with contextlib.suppress(queue.Empty):
                 report(*updates.get(timeout=0.2))
-        return all(job.result() for job in jobs)
+        return all([job.result() for job in jobs])  # a list: an error is raised, whoever else was stopped
 
 
 def run_in_process(config: LabConfig, place: Place, out: Path) -> bool:

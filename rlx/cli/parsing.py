@@ -79,6 +79,8 @@ def read_spec(folder: Path) -> Run:
         raise UsageError(f"{folder} is no run folder: it has no config.json")
     try:
         data = json.loads(file.read_text())
+        if "overopt" in data:
+            raise UsageError(f"{folder} is an experiment of rlx overopt, not a run: see {folder / 'report.html'}")
         if data["algorithm"] in ALGORITHMS_OF_TEXT:
             return LanguageSpec.from_json(data, folder)
         return Spec.from_json(data)

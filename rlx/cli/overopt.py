@@ -127,7 +127,8 @@ def run_places(config: LabConfig, out: Path, report: Callable[[str, str, float],
                 stopping.set()
             with contextlib.suppress(queue.Empty):
                 report(*updates.get(timeout=0.2))
-        return all([job.result() for job in jobs])  # a list: an error is raised, whoever else was stopped
+        finished = [job.result() for job in jobs]  # of all of them: an error is raised, whoever else was stopped
+        return all(finished)
 
 
 def run_in_process(config: LabConfig, place: Place, out: Path) -> bool:

@@ -31,6 +31,7 @@ from rlx.types import Algorithm, Key, PyTree
 
 RL = ("ppo", "grpo", "reinforce")
 DIRECT = {"dpo": dpo_loss, "ipo": ipo_loss, "slic": slic_loss}
+GROUP = 8  # responses to a prompt, of GRPO
 METHODS = ("best_of_n", *RL, *DIRECT)
 
 
@@ -52,6 +53,7 @@ class MethodConfig:
         require_positive(self, "learning_rate")
         require(self, self.name in METHODS, f"must be one of {', '.join(METHODS)}", "name")
         require(self, self.updates % self.every == 0, "must be a multiple of every", "updates")
+        require(self, self.name != "grpo" or self.responses % GROUP == 0, f"must be a multiple of {GROUP}", "responses")
         require(self, self.kl_coef >= 0, "must be 0 or more", "kl_coef")
         require(self, self.name not in DIRECT or self.kl_coef > 0, "direct alignment needs a beta", "kl_coef")
         require_finite(self)
@@ -143,7 +145,9 @@ def reinforcement(
     params = world.params if start is None else start
     sampling, optimizer = world.language.sampling, optimizer_of(config)
     if config.name == "grpo":
-        settings = GRPOConfig(config.responses // 8, 8, 2, 2, kl_coef=config.kl_coef, kl_form="k1", kl_where="reward")
+        prompts_at_once = config.responses // GROUP
+        kl = {"kl_coef": config.kl_coef, "kl_form": "k1", "kl_where": "reward"}
+        settings = GRPOConfig(prompts_at_once, GROUP, num_epochs=2, num_minibatches=2, **kl)
         return grpo(world.model, prompts, reward, optimizer, sampling, settings, params)
     once = config.name == "reinforce"
     settings = RLHFConfig(

@@ -7,6 +7,7 @@ import dataclasses
 from rlx.experiments.overoptimization.lab import LabConfig, Place
 from rlx.experiments.overoptimization.language import LanguageConfig
 from rlx.experiments.overoptimization.methods import MethodConfig
+from rlx.experiments.overoptimization.proxies import ProxyConfig
 from rlx.experiments.overoptimization.studies import STUDIES, Grid
 from rlx.experiments.overoptimization.world import WorldConfig
 
@@ -36,20 +37,19 @@ def tiny() -> LabConfig:
     world = dataclasses.replace(
         WORLD, width=8, texts=512, sft_steps=20, prompts=4, samples=16, comparisons=256, held_out=64
     )
-    push = dataclasses.replace(PUSH, updates=6, every=2, warm_up=2, learning_rate=3e-3, responses=16, judged=2)
-    grid = dataclasses.replace(
-        GRID,
-        push=push,
-        widths=(2, 4, 8),
+    grid = Grid(
+        proxy=ProxyConfig(width=4, comparisons=256),
+        push=dataclasses.replace(PUSH, updates=6, every=2, warm_up=2, learning_rate=3e-3, responses=16, judged=2),
+        widths=(2, 4),
         comparisons=(64, 128, 256),
         policy_widths=(8,),
-        kl_coefs=(0.1,),
-        rounds=(1, 3),
+        kl_coefs=(0.0,),
+        rounds=(1, 2),
+        members=2,
+        betas=(0.2,),
+        direct=MethodConfig("dpo", updates=4, every=2, responses=16, kl_coef=0.1),
     )
-    proxy = dataclasses.replace(grid.proxy, width=4, comparisons=256)
-    direct = dataclasses.replace(grid.direct, updates=4, every=2, responses=16)
-    grid = dataclasses.replace(grid, proxy=proxy, direct=direct, members=2, betas=(0.2,), rounds=(1, 3))
-    places = (Place(world, ("size", "data"), 2), Place(dataclasses.replace(world, gold="plain"), ("size",), 2))
+    places = Place(world, ("size",), 2), Place(dataclasses.replace(world, gold="plain"), ("penalty",), 2)
     return LabConfig(places, grid, window=(0.05, 4.3), resamples=50)
 
 

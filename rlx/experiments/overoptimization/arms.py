@@ -116,7 +116,7 @@ def save_outcome(file: Path, outcome: Outcome) -> None:
 def load_outcome(file: Path) -> Outcome | None:
     """Read an outcome back; None where there is none, or it is broken."""
     try:
-        with np.load(file, allow_pickle=False) as arrays:
+        with file.open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
             found = dict(arrays)
         curves = Curves(*(found.pop(name) for name in Curves._fields))
         return Outcome(curves, **found)

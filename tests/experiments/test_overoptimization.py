@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 
 import rlx
-from rlx.experiments.overoptimization import arms, methods, proxies
+from rlx.experiments.overoptimization import arms, golds, methods, proxies
 from rlx.experiments.overoptimization import world as world_module
 from rlx.experiments.overoptimization.arms import Bench, Outcome, load_outcome, save_outcome
-from rlx.experiments.overoptimization.golds import GOLDS, bend, extremal, make_ingredients, normalized
+from rlx.experiments.overoptimization.golds import GOLDS, bend, extremal, make_ingredients, normalized, preferred
 from rlx.experiments.overoptimization.language import LanguageConfig, make_language
 from rlx.experiments.overoptimization.methods import (
     MethodConfig,
@@ -36,6 +37,7 @@ from rlx.experiments.overoptimization.proxies import (
 from rlx.experiments.overoptimization.scorers import WindowScorer
 from rlx.experiments.overoptimization.world import WorldConfig, make_world, policy_model, world_keys
 from rlx.lm.best_of_n import Pool
+from rlx.lm.jsonl import DataError
 from rlx.lm.rewards import score
 from rlx.lm.sequences import Sequences, response_logits, sample, sampled_sequences, token_log_probs
 
@@ -56,7 +58,7 @@ def count(sequences):
 def compiled_once():
     """Compile with the least optimisation: each program runs once."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (world_module, proxies, methods):
+        for module in (world_module, golds, proxies, methods):
             patch.setattr(module, "jit", functools.partial(rlx.jit, once=True))
         yield
 
@@ -144,11 +146,11 @@ def test_golds_of_one_seed_share_all_but_the_gold():
     texts = jax.jit(language.texts, static_argnums=1)(jax.random.key(1), 64)
 
     @functools.partial(rlx.jit, once=True)
-    def golds(key):
+    def rewards(key):
         made = [gold(key, language, texts) for gold in (GOLDS["plain"], extremal(), GOLDS["teacher"])]
         return [made[0](texts), made[1](texts), normalized(made[2], texts)(texts)]
 
-    plain, turned, found = golds(jax.random.key(2))
+    plain, turned, found = rewards(jax.random.key(2))
     assert np.all(plain >= turned)
     near = np.argsort(np.abs(plain))[:8]
     assert np.corrcoef(plain, turned)[0, 1] > 0.7
@@ -162,6 +164,31 @@ def test_gold_has_mean_0_and_variance_1_on_the_pool(world):
     np.testing.assert_allclose(world.gold(world.pool.sequences), world.pool_gold.ravel(), atol=1e-5)
     np.testing.assert_allclose(world.gold(world.pairs), world.pair_gold, atol=1e-5)
     np.testing.assert_array_equal(world.pairs.prompt[:, 0], world.pairs.prompt[:, 1])
+
+
+def test_gold_of_a_users_comparisons(tmp_path):
+    """Who prefers the letter a: the gold knows, of texts that it has not read. A letter of none is an error."""
+    language = make_language(jax.random.key(0), CONFIG.language)
+    texts = jax.jit(language.texts, static_argnums=1)(jax.random.key(1), 2048)
+    decode = language.tokenizer.decode
+    lines = []
+    for first, second in zip(range(0, 1600, 2), range(1, 1600, 2), strict=True):
+        a, b = ((decode(np.asarray(texts.response[i, : texts.response_length[i]]))) for i in (first, second))
+        if a and b and a.count("a") != b.count("a"):
+            chosen, rejected = sorted((a, b), key=lambda text: -text.count("a"))
+            prompt = decode(np.asarray(texts.prompt[first, 1:]))
+            lines.append(json.dumps({"prompt": prompt, "chosen": chosen, "rejected": rejected}))
+    file = tmp_path / "comparisons.jsonl"
+    file.write_text("\n".join(lines))
+    make = preferred(file, width=8, epochs=2, learning_rate=3e-2)
+    gold = make(jax.random.key(2), language, texts)
+    pairs = jax.tree.map(lambda x: x[1600:].reshape(-1, 2, *x.shape[1:]), texts)
+    pairs = pairs._replace(prompt=pairs.prompt.at[:, 1].set(pairs.prompt[:, 0]))  # comparisons are of one prompt
+    more = np.diff(np.sum(np.where(pairs.mask, pairs.response == 0, False), axis=-1))
+    assert np.mean((np.diff(gold(pairs)) * more > 0)[more != 0]) > 0.95
+    file.write_text('{"prompt": "ab", "chosen": "Z", "rejected": "a"}')
+    with pytest.raises(DataError, match=r"comparisons\.jsonl:1"):
+        make(jax.random.key(2), language, texts)
 
 
 # Proxies --------------------------------------------------------------------------------------------------------------
@@ -360,6 +387,8 @@ def test_ones_own_gold_is_taken_as_it_is(world, monkeypatch):
     pairs = jax.tree.map(lambda x: x[:24], world.pool.sequences)
     monkeypatch.setattr(Pool, "sequences", property(lambda _: pairs))
     monkeypatch.setattr("rlx.experiments.overoptimization.world.pool_scores", lambda gold, _: gold(pairs).reshape(3, 8))
+    scaled = make_world(tiny, world.params, make_gold=lambda key, language, sample: lambda texts: 7 * count(texts) + 1)
+    np.testing.assert_allclose([scaled.pool_gold.mean(), scaled.pool_gold.std()], [0, 1], atol=1e-5)
     made = make_world(tiny, world.params, count)
     assert made.gold is count
     np.testing.assert_array_equal(made.pool_gold.ravel(), count(pairs))

@@ -3,7 +3,8 @@
 Piece by piece, with parts of one's own in any place:
 
     config = WorldConfig(seed=0)
-    world = make_world(config, first_policy(config))         # gold=... a reward of one's own
+    world = make_world(config, first_policy(config))         # gold=... a reward of one's own, or
+                                                             # make_gold=preferred("comparisons.jsonl")
     proxy_config = ProxyConfig(width=2)
     proxy = train_proxies(world, proxy_config, seeds=8)
     curves = best_of_n_curves(world, proxy_config, proxy)
@@ -16,7 +17,7 @@ answers in `rlx.experiments.tilt` and `rlx.experiments.goodhart`.
 """
 
 from rlx.experiments.overoptimization.arms import Arm, Bench, Outcome, load_outcome, save_outcome
-from rlx.experiments.overoptimization.golds import GOLDS, extremal, learnt, normalized, teacher
+from rlx.experiments.overoptimization.golds import GOLDS, extremal, learnt, normalized, preferred, teacher
 from rlx.experiments.overoptimization.lab import LabConfig, Place, run_place
 from rlx.experiments.overoptimization.language import Language, LanguageConfig, make_language
 from rlx.experiments.overoptimization.methods import (
@@ -63,6 +64,7 @@ __all__ = [
     "make_result",
     "make_world",
     "normalized",
+    "preferred",
     "preset",
     "proxy_reward",
     "reinforcement_curves",

@@ -7,13 +7,19 @@ N sequences, T response, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
+from rlx.algorithms.reward_model import RewardModelConfig, reward_model
+from rlx.core.train import jit, train
 from rlx.experiments.overoptimization.language import Language
-from rlx.lm.rewards import Reward, normalize_reward, score
+from rlx.experiments.overoptimization.scorers import WindowScorer
+from rlx.lm.data import load_comparisons
+from rlx.lm.jsonl import Paths
+from rlx.lm.rewards import Reward, member_scores, normalize_reward, score
 from rlx.lm.sequences import Sequences
 from rlx.nets.transformer import Transformer, TransformerConfig
 from rlx.types import Key, PyTree
@@ -106,13 +112,45 @@ def teacher(width: int = 64, layers: int = 2, gain: float = 3.0) -> Gold:
 
 
 def learnt(model: Transformer, params: PyTree) -> Gold:
-    """Make a gold of a reward model, such as one that learnt a user's own comparisons.
+    """Make a gold of a reward model that is there already.
 
     Args:
         model: with a score.
         params: of one member.
     """
     return lambda key, language, sample: lambda sequences: score(model, params, sequences)
+
+
+def preferred(
+    paths: Paths, width: int = 32, epochs: int = 1, learning_rate: float = 1e-2, batch_size: int = 32
+) -> Gold:
+    """Make a gold that is learnt from a user's own comparisons: what they prefer is what is truly wanted.
+
+    Args:
+        paths: JSONL of `{"prompt", "chosen", "rejected"}`, as `rlx.lm.load_comparisons` reads it, in the language's
+            letters; what is too long for the language is cut.
+        width: of the reward model, a `WindowScorer`; to be larger than the proxies.
+        epochs: passes over the comparisons.
+        learning_rate: of Adam, by a cosine to 0.
+        batch_size: comparisons a gradient step; all of them where there are fewer.
+
+    Raises:
+        rlx.lm.DataError: when it is made: a file is missing, or a line is no comparison in the language's letters.
+    """
+
+    def make(key: Key, language: Language, sample: Sequences) -> Reward:
+        lengths = language.prompt, language.sampling.max_tokens
+        comparisons, _ = load_comparisons(paths, language.tokenizer, *lengths, too_long="truncate")
+        number = len(comparisons.tie)
+        batch = min(batch_size, number)
+        steps = epochs * number // batch
+        optimizer = optax.flatten(optax.adam(optax.cosine_decay_schedule(learning_rate, steps)))
+        model: Any = WindowScorer(language.tokenizer.vocabulary, width)
+        algorithm = reward_model(model, comparisons, optimizer, RewardModelConfig(batch_size=batch))
+        params = jit(lambda key: train(algorithm, key, steps)[0].learner.params)(key)
+        return lambda sequences: member_scores(model, params, sequences)[0]
+
+    return make
 
 
 def normalized(reward: Reward, sample: Sequences) -> Reward:

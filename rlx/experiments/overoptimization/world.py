@@ -15,7 +15,7 @@ import optax
 from rlx.algorithms.sft import SFTConfig, sft
 from rlx.core.config import require, require_counts, require_positive
 from rlx.core.train import jit, train
-from rlx.experiments.overoptimization.golds import GOLDS, normalized
+from rlx.experiments.overoptimization.golds import GOLDS, Gold, normalized
 from rlx.experiments.overoptimization.language import Language, LanguageConfig, make_language
 from rlx.lm.best_of_n import Pool, pool, pool_scores
 from rlx.lm.rewards import Reward
@@ -117,13 +117,14 @@ def first_policy(config: WorldConfig) -> PyTree:
     return learn()
 
 
-def make_world(config: WorldConfig, params: PyTree, gold: Reward | None = None) -> World:
+def make_world(config: WorldConfig, params: PyTree, gold: Reward | None = None, make_gold: Gold | None = None) -> World:
     """Make a world round its first policy.
 
     Args:
         config: the settings.
         params: of `first_policy`, or of one's own of the same shape.
-        gold: one's own reward, as it is; None: the one that the config names, with mean 0 and variance 1 on the pool.
+        gold: one's own reward, as it is; None: one that is made, with mean 0 and variance 1 on the pool.
+        make_gold: what makes it, such as `preferred("comparisons.jsonl")`; None: what the config names.
     """
     keys = world_keys(config)
     language = make_language(keys["language"], config.language)
@@ -138,7 +139,8 @@ def make_world(config: WorldConfig, params: PyTree, gold: Reward | None = None) 
     judged = draw(keys["pool"], language.prompts(prompt_key, config.prompts), config.samples)
     two = draw(keys["pairs"], language.prompts(other_key, number), 2).sequences
     if gold is None:
-        gold = normalized(GOLDS[config.gold](keys["gold"], language, two), judged.sequences)
+        made = (make_gold or GOLDS[config.gold])(keys["gold"], language, two)
+        gold = normalized(made, judged.sequences)
     pairs = jax.tree.map(lambda x: x.reshape(number, 2, *x.shape[1:]), two)
     of_pool, of_pairs = jit(lambda: (pool_scores(gold, judged), gold(pairs)))()
     return World(config, language, model, params, gold, judged, of_pool, pairs, of_pairs, keys["rest"])

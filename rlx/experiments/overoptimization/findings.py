@@ -60,7 +60,7 @@ def penalty(arms: Sequence[Analysed]) -> str:
         grid = np.linspace(float(base.bootstrap.d[0]), end, 16)
         gap = np.interp(grid, one.bootstrap.d, one.bootstrap.curve.value)
         gap = float(np.mean(gap - np.interp(grid, base.bootstrap.d, base.bootstrap.curve.value)))
-        texts.append(f"{one.arm.label}: it comes to d = {end:.2f}, gold {gap:+.2f} against no penalty at equal d")
+        texts.append(f"{one.arm.label}: up to d = {end:.2f} gold {gap:+.2f} against no penalty at equal d")
     return "; ".join(texts) + "." if texts else ""
 
 

@@ -11,7 +11,7 @@ from rlx.experiments.overoptimization.proxies import ProxyConfig
 from rlx.experiments.overoptimization.studies import STUDIES, Grid
 from rlx.experiments.overoptimization.world import WorldConfig
 
-PUSH = MethodConfig("grpo", updates=66, every=3, learning_rate=2e-4, judged=4)
+PUSH = MethodConfig("grpo", updates=90, every=3, learning_rate=2e-4, judged=4)
 WORLD = WorldConfig(language=LanguageConfig(ending=0.012), prompts=64, samples=1024)
 GRID = Grid(push=PUSH)
 

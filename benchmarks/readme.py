@@ -189,6 +189,19 @@ def host_loop() -> str:
     )
 
 
+def overoptimization_table() -> str:
+    """What was claimed and what came out, world by world."""
+    result = load("overoptimization/result")
+    if result is None:
+        return "Not measured yet."
+    rows = ["| world | claim | found | comes out |", "|---|---|---|---|"]
+    marks = {True: "yes", False: "**no**", None: "-"}
+    rows += [f"| {x['world']} | {x['claim']} | {x['found']} | {marks[x['holds']]} |" for x in result["signatures"]]
+    versions = result["versions"]
+    told = f"`{result['command']}`, {result['wall_s'] / 60:.0f} minutes on 2 cores that tests used too"
+    return "\n".join([*rows, "", f"{told}, jax {versions['jax']}, commit {result['commit'][:7]}."])
+
+
 def rendered(text: str) -> str:
     """README with its generated parts replaced."""
     for name, table in (
@@ -200,6 +213,7 @@ def rendered(text: str) -> str:
         ("budget", budget_table()),
         ("envs", envs_table()),
         ("host loop", host_loop()),
+        ("overoptimization", overoptimization_table()),
     ):
         pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
         text, found = re.subn(pattern, lambda match, table=table: match[1] + table + "\n" + match[2], text, flags=re.S)

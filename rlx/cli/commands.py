@@ -174,17 +174,14 @@ def resume(argv: list[str], clock: Clock) -> int:
     folder, rest = one_folder(argv, "rlx resume RUN")
     if rest:
         raise UsageError(f"rlx resume takes the run folder alone, not {' '.join(rest)}: flags are in its config.json")
-    finished = (folder / "result.json").is_file()
-    if is_overopt(folder) and not finished:
-        return resume_overopt(folder, clock)
-    spec = None if finished and is_overopt(folder) else read_spec(folder)
-    if finished:
+    spec = None if is_overopt(folder) else read_spec(folder)
+    if spec is not None:
+        with user_errors():
+            check(spec)
+    if (folder / "result.json").is_file():
         print(f"{folder} is finished: its result.json is there")
         return 0
-    assert spec is not None
-    with user_errors():
-        check(spec)
-    return carry_out(spec, folder, clock)
+    return resume_overopt(folder, clock) if spec is None else carry_out(spec, folder, clock)
 
 
 def evaluate(argv: list[str], clock: Clock) -> int:

@@ -30,8 +30,8 @@ policy and reward models that learn: `rlx overopt --preset quick`.
    with its peak alpha^2 / (4 beta) at d = alpha / (2 beta). It is the form that they find of best-of-n.
 
 5. What to look at. Left: against the KL reward rises as a root; middle: against its root as a line at first, and
-   nobody is above the tilt. Right: the hump of the last formula; best-of-n over errors with heavy tails, which has one too; and
-   over normal errors, which has none.
+   nobody is above the tilt. Right: the hump of the last formula; best-of-n over errors with heavy tails, which has one too;
+   and over normal errors, which has none.
 """
 
 import argparse
@@ -97,9 +97,8 @@ def report(pools: int, picture: str) -> None:
     d = np.linspace(0.0, 3.2, 65)
     path = world.tilt(d)
     top = peak(BEST_OF_N, fit(BEST_OF_N, d[1:], path.gold[1:]))
-    print(
-        f"the hump: alpha {world.alpha:.3f}, beta {world.beta:.3f}; gold {float(top.gold):.3f} at d = {float(top.d):.3f}"
-    )
+    law = f"alpha {world.alpha:.3f}, beta {world.beta:.3f}"
+    print(f"the hump: {law}; gold {float(top.gold):.3f} at d = {float(top.d):.3f}")
     right.plot(d, path.proxy, "k--", linewidth=0.8, label="proxy along the tilt")
     right.plot(d, path.gold, "k", label="gold: exactly d (alpha - beta d)")
     ns = tuple(2**power for power in range(1, 13))

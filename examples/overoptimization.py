@@ -30,8 +30,8 @@ policy and reward models that learn: `rlx overopt --preset quick`.
    with its peak alpha^2 / (4 beta) at d = alpha / (2 beta). It is the form that they find of best-of-n.
 
 5. What to look at. Left: against the KL reward rises as a root; middle: against its root as a line at first, and
-   nobody is above the tilt. Right: the hump of the last formula; best-of-n over errors with heavy tails, which has one too;
-   and over normal errors, which has none.
+   nobody is above the tilt. Right: the hump of the last formula; best-of-n over errors with heavy tails, which has
+   one too; and over normal errors, which has none.
 """
 
 import argparse

@@ -25,7 +25,10 @@ RUNS = {  # flags of a tiny setting, and what must be printed
     "exploration": (["--pulls", "20", "--episodes", "2", "--seeds", "2"], "could be as good as"),
     "grpo": (["--updates", "3", "--seeds", "2"], "clip_high 0.28: loss by hand 0.045105, by rlx.ops 0.045105"),
     "overestimation": (["--steps", "1200", "--seeds", "2"], "the largest estimate is 0.54"),
-    "overoptimization": (["--pools", "2"], "its KL by hand 0.5871, by rlx.ops.best_of_n_kl 0.5871"),
+    "overoptimization": (
+        ["--pools", "2", "--updates", "6", "--seeds", "2"],
+        "KL of best of 4 by hand 0.5871, by rlx.ops.best_of_n_kl 0.5871",
+    ),
     "policy_gradient_estimators": (["--episodes", "50"], "rlx.ops.policy_gradient: 0.3750"),
     "ppo": (["--updates", "2"], "mean loss by hand -0.7"),
     "reinforce": (["--updates", "2", "--rollouts", "2"], "mean loss by hand -0.096982"),

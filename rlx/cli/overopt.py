@@ -5,20 +5,15 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import multiprocessing
-import os
-import queue
 import shlex
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlx.cli import processes
 from rlx.cli.parsing import UsageError, make_folder, parse, user_errors
-from rlx.cli.processes import Stop, alone, begin_process, catch_signals, quiet_signals
+from rlx.cli.processes import alone, catch_signals, channel, in_processes
 from rlx.cli.report import Clock, command_line, provenance, write_json
 from rlx.cli.train import warn
 from rlx.experiments.overoptimization.lab import LabConfig, Place, run_place
@@ -89,8 +84,8 @@ def carry_out(config: LabConfig, options: OveroptOptions, out: Path, clock: Cloc
                 stages.flush()
             advance(place, name)
 
-        finished = run_places(config, out, report, stop)
-        if not finished:
+        tasks = [(config, place, out) for place in config.places]
+        if not all(in_processes(run_in_process, tasks, report, stop)):
             warn(f"stopped; all arms that are done are kept; go on with: rlx resume {shlex.quote(str(out))}")
             return 128 + stop.signal
         told = {"preset": options.preset, "command": command_line(), **provenance()}
@@ -113,27 +108,9 @@ def read_stages(out: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def run_places(config: LabConfig, out: Path, report: Callable[[str, str, float], None], stop: Stop) -> bool:
-    """Run each world in a process of its own, as many at once as there are cores; whether all is done."""
-    context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads half
-    updates, stopping = context.Queue(), context.Event()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = min(len(config.places), cores)
-    with ProcessPoolExecutor(workers, context, begin_process, (updates, stopping)) as pool:
-        with quiet_signals():
-            jobs = [pool.submit(run_in_process, config, place, out) for place in config.places]
-        while not all(job.done() for job in jobs) or not updates.empty():
-            if stop.signal or any(job.done() and job.exception() for job in jobs):
-                stopping.set()
-            with contextlib.suppress(queue.Empty):
-                report(*updates.get(timeout=0.2))
-        finished = [job.result() for job in jobs]  # of all of them: an error is raised, whoever else was stopped
-        return all(finished)
-
-
 def run_in_process(config: LabConfig, place: Place, out: Path) -> bool:
     """Run one world in this process."""
-    send, stopping = processes.channel()
+    send, stopping = channel()
     return run_place(config, place, out, lambda name, seconds: send((place.name, name, seconds)), stopping)
 
 

@@ -10,7 +10,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,30 +74,34 @@ def train_parts(
 def train_processes(
     spec: Run, parts: list[tuple[list[int], Path]], events: Path | None, report: Callable[..., None], stop: Stop
 ) -> list[Outcome]:
-    """Train groups in processes of their own, as many at once as there are cores."""
+    """Train groups in processes of their own."""
+    for _, folder in parts:
+        folder.mkdir(parents=True, exist_ok=True)
+    tasks = [(spec, seeds, folder, events, index) for index, (seeds, folder) in enumerate(parts)]
+    return in_processes(train_process, tasks, report, stop)
+
+
+def in_processes(
+    function: Callable[..., Any], tasks: Sequence[tuple], report: Callable[..., None], stop: Stop
+) -> list[Any]:
+    """Call a function once for each task, in processes of their own, as many at once as there are cores.
+
+    They report and are asked to stop through `channel`: by a signal, or where one of them fails.
+    """
     context = multiprocessing.get_context("spawn")  # a fork would copy JAX's threads half
     updates, stopping = context.Queue(), context.Event()
-    workers = min(len(parts), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-    with ProcessPoolExecutor(workers, context, begin_process, (updates, stopping)) as pool:
-        jobs = []
-        with quiet_signals():
-            for index, (seeds, folder) in enumerate(parts):
-                folder.mkdir(parents=True, exist_ok=True)
-                jobs.append(pool.submit(train_process, spec, seeds, folder, events, index))
-        while not all(job.done() for job in jobs):
-            if stop.signal:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with ProcessPoolExecutor(min(len(tasks), cores), context, begin_process, (updates, stopping)) as pool:
+        # children inherit the mask: signals to the whole process group are the parent's affair from their first moment
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+        jobs = [pool.submit(function, *task) for task in tasks]
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+        while not all(job.done() for job in jobs) or not updates.empty():
+            if stop.signal or any(job.done() and job.exception() for job in jobs):
                 stopping.set()
             with contextlib.suppress(queue.Empty):
                 report(*updates.get(timeout=0.2))
         return [job.result() for job in jobs]
-
-
-@contextlib.contextmanager
-def quiet_signals() -> Iterator[None]:
-    """Begin processes inside: they inherit the mask, and signals to the whole group are the parent's affair alone."""
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    yield
-    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
 _updates: Any = None  # of a training process: the queue to its parent, and the event that asks it to stop

@@ -92,10 +92,15 @@ def prefer(
     else:
         swap = jax.random.bernoulli(key, jax.nn.sigmoid(-scale * gap))
         tie = jnp.zeros_like(swap)
+    return compared(first, second, swap, tie)
+
+
+def compared(first: Sequences, second: Sequences, swap: jax.Array, tie: jax.Array) -> Comparisons:
+    """Comparisons `[N]` of pairs, the first of each chosen, or the second where they are swapped; margins are 0."""
 
     def pick(swap: jax.Array, one: jax.Array, other: jax.Array) -> jax.Array:
         return jnp.where(swap[:, None] if one.ndim == 2 else swap, other, one)
 
     chosen = jax.tree.map(partial(pick, swap), first, second)
     rejected = jax.tree.map(partial(pick, ~swap), first, second)
-    return Comparisons(chosen, rejected, jnp.zeros_like(gap), tie)
+    return Comparisons(chosen, rejected, jnp.zeros(tie.shape), tie)

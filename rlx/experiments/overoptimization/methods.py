@@ -112,16 +112,11 @@ def judge(world: World, params: PyTree, key: Key, reward: Reward, samples: int) 
     """
     drawn = sample(world.model, params, key, world.prompts, world.language.sampling, samples)
     sequences = sampled_sequences(world.prompts, drawn)
-    logits, first = (of_policy(world, p, sequences) for p in (params, world.params))
+    logits, first = (response_logits(world.model, p, sequences) for p in (params, world.params))
     kl = jnp.sum(jnp.where(sequences.mask, exact_kl(logits, first), 0.0), axis=1)
     found = {"kl": kl, "proxy": reward(sequences), "gold": world.gold(sequences)}
     found |= {"length": sequences.response_length.astype(float)}
     return jax.tree.map(lambda x: jnp.mean(x.reshape(-1, samples), axis=1), found)
-
-
-def of_policy(world: World, params: PyTree, sequences: Any) -> jax.Array:
-    """Logits of a policy."""
-    return response_logits(world.model, params, sequences)
 
 
 def optimizer_of(config: MethodConfig) -> optax.GradientTransformation:

@@ -17,6 +17,7 @@ from rlx.core.config import require, require_counts, require_finite, require_pos
 from rlx.core.train import jit, train
 from rlx.experiments.overoptimization.scorers import WindowScorer
 from rlx.experiments.overoptimization.world import World
+from rlx.lm.answers import compared
 from rlx.lm.best_of_n import pool_scores
 from rlx.lm.data import Comparisons
 from rlx.lm.rewards import Normalization, Reward, member_scores, over_members
@@ -111,17 +112,8 @@ def label(key: Key, world: World, config: ProxyConfig) -> Comparisons:
     drawn = jax.random.uniform(label_key, difference.shape) < jax.nn.sigmoid(difference)
     first = drawn if config.sampled else difference >= 0
     first ^= jax.random.uniform(flip_key, first.shape) < config.flips
-    return compare(pairs, first)
-
-
-def compare(pairs: Sequences, first: jax.Array) -> Comparisons:
-    """Comparisons of pairs `[N, 2]`, of which the first or the second is chosen."""
-
-    def side(chosen: jax.Array) -> Sequences:
-        index = jnp.where(chosen, 0, 1)
-        return jax.tree.map(lambda x: x[jnp.arange(len(x)), index], pairs)
-
-    return Comparisons(side(first), side(~first), jnp.zeros(len(first)), jnp.zeros(len(first), bool))
+    one, other = (jax.tree.map(lambda x, side=side: x[:, side], pairs) for side in (0, 1))
+    return compared(one, other, ~first, jnp.zeros(config.comparisons, bool))
 
 
 def recalibrate(difference: jax.Array, gold_difference: jax.Array) -> jax.Array:

@@ -21,7 +21,7 @@ PLACES = 4  # the text's first letter, and the last three tokens
 class WindowScorer(nn.Module):
     """A score of a text from its windows of three tokens, with its first letter beside each.
 
-        score = v . s + MLP(s),   s = 1/S sum_t relu(b + sum_place E_place[token])
+        score = v . s + MLP(s),   s = 1/10 sum_t relu(b + sum_place E_place[token])
 
     It has the methods of `rlx.nets.Transformer` with a score: features of a text's last token are sums over all of it.
 

@@ -66,14 +66,8 @@ def rises(arms: Iterable[Analysed]) -> Claim:
     """Whether the proxy reward rises as far as anyone goes. Where proxies are replaced on the way, none is pushed."""
     curves = [one.proxy.curve.value for one in arms if one.proxy and (one.arm.rounds == 1 or one.arm.restart)]
     share = [float(np.mean(np.diff(curve) > 0)) for curve in curves]
-    text = (
-        ""
-        if not share
-        else (
-            f"in {sum(s == 1.0 for s in share)} of {len(share)} arms at every step, in the worst at {min(share):.0%}; "
-            f"{ENOUGH:.0%} are enough"
-        )
-    )
+    text = f"in {sum(s == 1.0 for s in share)} of {len(share)} arms at every step, in the worst at "
+    text = f"{text}{min(share):.0%}; {ENOUGH:.0%} are enough" if share else ""
     return Claim("the proxy reward rises throughout", text, all(s >= ENOUGH for s in share))
 
 
